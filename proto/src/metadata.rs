@@ -1,0 +1,45 @@
+//! Metadata keys of what our client and our server say to each other beyond the published messages.
+//!
+//! Unknown metadata is ignored on both sides of the published wire, so old and new parts mix freely.
+//! `docs/protocol.md` describes the exchange.
+
+/// Response metadata: comma-separated names of what the server can do beyond the published protocol.
+///
+/// Sent with every answer of `DescribeCluster`, `Echo`, `Append` and in the headers of `StreamingFetch`.
+pub const CAPABILITIES: &str = "x-hstream-capabilities";
+
+/// Capability: the server deduplicates and orders appends by producer id, epoch and per-shard sequence.
+pub const CAPABILITY_PRODUCER_SEQUENCE: &str = "producer-sequence";
+
+/// `Append` request metadata: producer id, 32 lower-case hexadecimal digits, never all zero.
+pub const PRODUCER_ID: &str = "x-hstream-producer-id";
+
+/// `Append` request metadata: producer epoch, decimal `u32`. A higher epoch fences all lower ones of that id
+/// on that shard and restarts its sequence at 0.
+pub const PRODUCER_EPOCH: &str = "x-hstream-producer-epoch";
+
+/// `Append` request metadata: sequence of this batch among all batches of this producer epoch on this shard,
+/// decimal `u64`, starting at 0 and growing by one.
+pub const PRODUCER_SEQUENCE: &str = "x-hstream-producer-sequence";
+
+/// `Append` response metadata: `1` when the batch had been stored by an earlier call and these are its first ids.
+pub const PRODUCER_REPEAT: &str = "x-hstream-producer-repeat";
+
+/// Largest distance between the newest stored sequence of a producer and one whose ids are still known.
+/// A client keeps at most this many batches of one shard in flight.
+pub const PRODUCER_WINDOW: u64 = 64;
+
+/// `message` members of the error bodies that answer a producer's stamp. All carry code 0.
+pub mod producer_error {
+    /// ABORTED. The batch before this one has not arrived; nothing was stored, send the missing ones first.
+    pub const SEQUENCE_GAP: &str = "ProducerSequenceGap";
+    /// FAILED_PRECONDITION. A producer with a higher epoch has written; nothing was stored, and never will be.
+    pub const FENCED: &str = "ProducerFenced";
+    /// FAILED_PRECONDITION. The batch was stored once, but so long ago that its ids are no longer known.
+    pub const SEQUENCE_TOO_OLD: &str = "ProducerSequenceTooOld";
+    /// FAILED_PRECONDITION. The server no longer remembers this producer, so it cannot tell a repeat from
+    /// a new batch; nothing was stored by this call.
+    pub const EXPIRED: &str = "ProducerExpired";
+    /// RESOURCE_EXHAUSTED. The table of producers is full of live ones; nothing was stored.
+    pub const TABLE_FULL: &str = "ProducerTableFull";
+}

@@ -1,0 +1,5 @@
+//! HStreamDB-compatible server: the library behind the `hstream-server` binary.
+#![warn(missing_docs)]
+
+pub mod error;
+pub mod store;
