@@ -1,0 +1,28 @@
+# The only commands a newcomer needs.
+.PHONY: help setup demo test lint docs clean
+
+help:
+	@echo "make demo   real rows through every language and back, with a SIGKILL in between"
+	@echo "make test   all tests of all languages"
+	@echo "make lint   formatters and linters"
+	@echo "make docs   API documentation of the Rust crates, in target/doc"
+	@echo "make setup  what the others need (they run it themselves)"
+
+setup:
+	@dev/setup.sh
+
+demo: setup
+	@dev/demo.sh
+
+test: setup
+	@dev/test.sh
+
+lint: setup
+	@dev/lint.sh
+
+docs:
+	cargo doc --no-deps
+
+clean:
+	cargo clean
+	rm -rf .setup
