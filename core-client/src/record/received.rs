@@ -1,0 +1,159 @@
+//! Batches as they arrive: decoded on demand, once, without copying payloads.
+
+use super::{PayloadKind, RecordId, hrecord};
+use crate::{
+    codec,
+    error::{Error, ErrorKind, Result},
+};
+use bytes::Bytes;
+use hstreamdb_proto::api;
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+/// A batch of records as delivered by a consumer or a reader. Cheap to clone; clones share the decoded form.
+#[derive(Clone)]
+pub struct ReceivedBatch(Arc<Inner>);
+
+struct Inner {
+    ids: Vec<RecordId>,
+    shard_id: u64,
+    publish_time_ms: i64,
+    encoded: api::BatchedRecord,
+    encoded_bytes: usize,
+    limit: usize,
+    decoded: OnceLock<Result<Vec<ReceivedRecord>>>,
+}
+
+/// One received record. Its payload is a slice of the batch's buffer: keep it, and the batch's memory stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceivedRecord {
+    /// Identity and position; what is acknowledged.
+    pub id: RecordId,
+    /// Partition key, possibly empty.
+    pub key: String,
+    /// Text pairs, ordered by name.
+    pub attributes: Vec<(String, String)>,
+    /// Time of the append in milliseconds since 1970, set by the server.
+    pub publish_time_ms: i64,
+    /// What `payload` is.
+    pub kind: PayloadKind,
+    /// The content.
+    pub payload: Bytes,
+}
+
+impl ReceivedRecord {
+    /// The payload of an HRecord as the text of a JSON object, members in alphabetical order.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a raw record; `Codec` when the payload is not a protobuf Struct or holds a
+    /// number that JSON cannot say.
+    pub fn to_json(&self) -> Result<String> {
+        match self.kind {
+            PayloadKind::HRecord => hrecord::decode_json(&self.payload)
+                .map_err(|error| error.with_resource(format!("record {}", self.id))),
+            PayloadKind::Raw => Err(Error::new(ErrorKind::InvalidArgument, "decode hrecord")
+                .with_resource(format!("record {}", self.id))
+                .with_message("the record is raw bytes; read its payload instead")),
+        }
+    }
+}
+
+impl ReceivedBatch {
+    /// A batch off the wire; `limit` is the most bytes its records may take decompressed.
+    ///
+    /// # Errors
+    /// `Codec` when the message holds no batch.
+    pub(crate) fn from_wire(received: api::ReceivedRecord, limit: usize) -> Result<Self> {
+        let Some(encoded) = received.record else {
+            return Err(Error::new(ErrorKind::Codec, "receive batch")
+                .with_message("the server sent record ids without a batch"));
+        };
+        let ids: Vec<RecordId> = received.record_ids.into_iter().map(RecordId::from).collect();
+        let publish_time_ms = encoded.publish_time.as_ref().map_or(0, |time| {
+            time.seconds.saturating_mul(1000).saturating_add(i64::from(time.nanos) / 1_000_000)
+        });
+        Ok(ReceivedBatch(Arc::new(Inner {
+            shard_id: ids.first().map_or(0, |id| id.shard_id),
+            ids,
+            publish_time_ms,
+            encoded_bytes: encoded.payload.len(),
+            encoded,
+            limit,
+            decoded: OnceLock::new(),
+        })))
+    }
+
+    /// Number of records.
+    pub fn len(&self) -> usize {
+        self.0.ids.len()
+    }
+
+    /// Whether there is no record in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.ids.is_empty()
+    }
+
+    /// One id per record, in order. Known without decoding.
+    pub fn ids(&self) -> &[RecordId] {
+        &self.0.ids
+    }
+
+    /// The shard all records are from.
+    pub fn shard_id(&self) -> u64 {
+        self.0.shard_id
+    }
+
+    /// Time of the append in milliseconds since 1970, set by the server.
+    pub fn publish_time_ms(&self) -> i64 {
+        self.0.publish_time_ms
+    }
+
+    /// Bytes of the batch as received, possibly compressed.
+    pub fn encoded_bytes(&self) -> usize {
+        self.0.encoded_bytes
+    }
+
+    /// The records, decoded at the first call and kept.
+    ///
+    /// # Errors
+    /// `Codec` when the content cannot be decompressed or is not a list of records, or would be larger than
+    /// the limit. The batch can still be acknowledged through [`ids`](Self::ids).
+    pub fn decoded(&self) -> Result<&[ReceivedRecord]> {
+        let decoded = self.0.decoded.get_or_init(|| {
+            codec::decode_batch(&self.0.encoded, &self.0.ids, self.0.publish_time_ms, self.0.limit)
+                .map_err(|error| error.with_resource(self.describe()))
+        });
+        match decoded {
+            Ok(records) => Ok(records),
+            Err(error) => Err(error.clone()),
+        }
+    }
+
+    /// The records as values of their own; the payloads still share one buffer.
+    ///
+    /// # Errors
+    /// Those of [`decoded`](Self::decoded).
+    pub fn records(&self) -> Result<Vec<ReceivedRecord>> {
+        self.decoded().map(<[ReceivedRecord]>::to_vec)
+    }
+
+    fn describe(&self) -> String {
+        match self.0.ids.first() {
+            Some(id) => format!("batch {}-{}", id.shard_id, id.batch_id),
+            None => "batch without ids".into(),
+        }
+    }
+}
+
+impl fmt::Debug for ReceivedBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Contents are the user's: they do not belong into logs.
+        f.debug_struct("ReceivedBatch")
+            .field("first_id", &self.0.ids.first())
+            .field("records", &self.len())
+            .field("encoded_bytes", &self.encoded_bytes())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,149 @@
+//! Key to shard: the shards' hash ranges, parsed once and searched by halves.
+
+use crate::error::{Error, ErrorKind, Result};
+use hstreamdb_proto::{api, partition::key_hash};
+
+/// A shard and the hashes that belong to it, both ends inclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ShardRange {
+    pub start: u128,
+    pub end: u128,
+    pub id: u64,
+}
+
+/// All shards of a stream, ascending by range. Servers list them by name, which is another order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ShardMap {
+    ranges: Vec<ShardRange>,
+}
+
+impl ShardMap {
+    /// The map of a `ListShards` answer.
+    ///
+    /// # Errors
+    /// `Codec` when a range is not a pair of decimal numbers, `NotFound` when there is no shard.
+    pub fn from_wire(stream: &str, shards: &[api::Shard]) -> Result<Self> {
+        let mut ranges = shards
+            .iter()
+            .map(|shard| {
+                let parse = |text: &str| {
+                    text.parse::<u128>().map_err(|error| {
+                        Error::new(ErrorKind::Codec, "list shards")
+                            .with_resource(format!("stream {stream:?} shard {}", shard.shard_id))
+                            .with_message(format!("the range end {text:?} is not a number: {error}"))
+                    })
+                };
+                Ok(ShardRange {
+                    start: parse(&shard.start_hash_range_key)?,
+                    end: parse(&shard.end_hash_range_key)?,
+                    id: shard.shard_id,
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        if ranges.is_empty() {
+            return Err(Error::new(ErrorKind::NotFound, "list shards")
+                .with_resource(stream)
+                .with_message("the stream has no shards"));
+        }
+        ranges.sort_unstable_by_key(|range| range.start);
+        Ok(ShardMap { ranges })
+    }
+
+    /// The shards, ascending by range.
+    pub fn ranges(&self) -> &[ShardRange] {
+        &self.ranges
+    }
+
+    /// Index into [`ranges`](Self::ranges) of the shard of a key; `None` when no range holds its hash.
+    pub fn index_for_key(&self, key: &str) -> Option<usize> {
+        if let [only] = self.ranges.as_slice()
+            && (only.start, only.end) == (0, u128::MAX)
+        {
+            return Some(0);
+        }
+        self.index_for_hash(key_hash(key))
+    }
+
+    fn index_for_hash(&self, hash: u128) -> Option<usize> {
+        let index = self.ranges.partition_point(|range| range.start <= hash).checked_sub(1)?;
+        (hash <= self.ranges.get(index)?.end).then_some(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hstreamdb_proto::partition::even_range;
+
+    fn shard(id: u64, start: impl ToString, end: impl ToString) -> api::Shard {
+        api::Shard {
+            stream_name: "s".into(),
+            shard_id: id,
+            start_hash_range_key: start.to_string(),
+            end_hash_range_key: end.to_string(),
+            epoch: 0,
+            is_active: true,
+        }
+    }
+
+    fn even(count: u32) -> ShardMap {
+        let mut shards: Vec<_> = (0..count)
+            .map(|index| {
+                let (start, end) = even_range(index, count);
+                shard(100 + u64::from(index), start, end)
+            })
+            .collect();
+        // By name, as servers list them.
+        shards.sort_by_key(|shard| format!("{}-{}", shard.start_hash_range_key, shard.end_hash_range_key));
+        ShardMap::from_wire("s", &shards).unwrap()
+    }
+
+    #[test]
+    fn published_examples_route_to_the_published_shards() {
+        let examples: [(&str, [usize; 4]); 6] = [
+            ("", [0, 1, 2, 13]),
+            ("a", [0, 0, 0, 0]),
+            ("key1", [0, 1, 2, 12]),
+            ("hello", [0, 0, 1, 5]),
+            ("demo-key", [0, 1, 1, 8]),
+            ("中文", [0, 1, 1, 10]),
+        ];
+        for (column, count) in [1, 2, 3, 16].into_iter().enumerate() {
+            let map = even(count);
+            for (key, expected) in examples {
+                let index = map.index_for_key(key).unwrap();
+                assert_eq!(index, expected[column], "{key:?} over {count} shards");
+                assert_eq!(map.ranges()[index].id, 100 + index as u64);
+            }
+        }
+    }
+
+    #[test]
+    fn both_ends_of_a_range_belong_to_it() {
+        let map = even(16);
+        for (index, range) in map.ranges().iter().enumerate() {
+            assert_eq!(map.index_for_hash(range.start), Some(index));
+            assert_eq!(map.index_for_hash(range.end), Some(index));
+        }
+    }
+
+    #[test]
+    fn a_hash_in_no_range_has_no_shard() {
+        let map = ShardMap::from_wire("s", &[shard(1, 10, 20), shard(2, 30, 40)]).unwrap();
+        for hash in [0, 9, 21, 29, 41, u128::MAX] {
+            assert_eq!(map.index_for_hash(hash), None, "{hash}");
+        }
+        assert_eq!(ShardMap::from_wire("s", &[shard(1, 10, 20)]).unwrap().index_for_key("a"), None);
+    }
+
+    #[test]
+    fn ranges_that_are_no_numbers_and_empty_lists_are_errors() {
+        for (start, end) in
+            [("", "1"), ("0", "x"), ("-1", "1"), ("0", "340282366920938463463374607431768211456")]
+        {
+            let error = ShardMap::from_wire("s", &[shard(1, start, end)]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Codec);
+        }
+        assert_eq!(ShardMap::from_wire("s", &[]).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+}
