@@ -4,6 +4,9 @@
 //! checkpoints, readers). `embedded` implements both on local disk through an injected `Disk`; an engine on a
 //! replicated store implements the same two traits and nothing else changes.
 
+pub mod disk;
+pub mod embedded;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::fmt;
