@@ -1,0 +1,181 @@
+//! A real `hstream-server` process.
+
+use anyhow::{Context as _, Result, bail};
+use std::{
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+/// How long a server may take until it is ready, recovery included.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Log lines kept for error messages.
+const KEPT_LINES: usize = 20;
+
+/// What a server process is started with.
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// The executable; see [`server_binary`].
+    pub binary: PathBuf,
+    /// Data directory; starting again on the same one recovers its data.
+    pub data_dir: PathBuf,
+    /// Client port; 0 takes a free one.
+    pub port: u16,
+    /// Further flags.
+    pub flags: Vec<String>,
+}
+
+impl ServerOptions {
+    /// The server of this build, a free port.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        ServerOptions { binary: server_binary(), data_dir: data_dir.into(), port: 0, flags: Vec::new() }
+    }
+}
+
+/// A running server, killed on drop.
+#[derive(Debug)]
+pub struct ServerProcess {
+    child: Child,
+    port: u16,
+}
+
+/// Path of the `hstream-server` executable: `HSTREAM_SERVER_BINARY`, or the one in the target directory that
+/// the calling executable was built into.
+pub fn server_binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("HSTREAM_SERVER_BINARY") {
+        return path.into();
+    }
+    let own = std::env::current_exe().unwrap_or_default();
+    // target/debug/hstream-demo, target/debug/deps/test-…: the server lies in one of the folders above.
+    own.ancestors()
+        .skip(1)
+        .take(3)
+        .map(|folder| folder.join("hstream-server"))
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| Path::new("target/debug/hstream-server").to_owned())
+}
+
+impl ServerProcess {
+    /// Starts a server and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it cannot be started, ends early or is not ready in time; with its last log lines.
+    pub fn start(options: &ServerOptions) -> Result<ServerProcess> {
+        let mut child = Command::new(&options.binary)
+            .arg("--data-dir")
+            .arg(&options.data_dir)
+            .args(["--bind-address", "127.0.0.1", "--internal-port", "0", "--port"])
+            .arg(options.port.to_string())
+            .args(&options.flags)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", options.binary.display()))?;
+        let stderr = child.stderr.take().context("no stderr")?;
+        let (sender, lines) = mpsc::sync_channel::<String>(1024);
+        // Keeps reading for the life of the process so that the server never blocks on a full pipe.
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                // Nobody listens after start-up; lines are then dropped.
+                let _ = sender.try_send(line);
+            }
+        });
+        match await_ready(&lines) {
+            Ok(port) => Ok(ServerProcess { child, port }),
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(error)
+            }
+        }
+    }
+
+    /// The client port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// URL for clients.
+    pub fn url(&self) -> String {
+        format!("hstream://127.0.0.1:{}", self.port)
+    }
+
+    /// Process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL; nothing in the server gets to run any more.
+    ///
+    /// # Errors
+    /// When the process cannot be killed or awaited.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn await_ready(lines: &mpsc::Receiver<String>) -> Result<u16> {
+    let end = Instant::now() + READY_WITHIN;
+    let mut seen: Vec<String> = Vec::new();
+    let mut port = None;
+    loop {
+        match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            Ok(line) => {
+                if let Some(found) = started_port(&line) {
+                    port = Some(found);
+                }
+                if line.contains("Cluster is ready!") {
+                    return port.context("the server said it is ready but not on which port");
+                }
+                if seen.len() == KEPT_LINES {
+                    seen.remove(0);
+                }
+                seen.push(line);
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                bail!("the server was not ready within {READY_WITHIN:?}; it said:\n{}", seen.join("\n"))
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                bail!("the server ended before it was ready; it said:\n{}", seen.join("\n"))
+            }
+        }
+    }
+}
+
+fn started_port(line: &str) -> Option<u16> {
+    let rest = line.split("Server is started on port ").nth(1)?;
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_is_read_from_the_marker() {
+        let line = "[INFO][..] Server is started on port 41233, waiting for cluster to get ready";
+        assert_eq!(started_port(line), Some(41233));
+        assert_eq!(started_port("something else"), None);
+    }
+
+    #[test]
+    fn a_program_that_ends_early_is_an_error_with_its_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = ServerOptions { binary: "/bin/false".into(), ..ServerOptions::new(dir.path()) };
+        let error = ServerProcess::start(&options).unwrap_err();
+        assert!(error.to_string().contains("ended before it was ready"), "{error}");
+    }
+}
