@@ -1,6 +1,13 @@
 //! HStreamDB-compatible server: the library behind the `hstream-server` binary.
 #![warn(missing_docs)]
 
+pub mod api;
+pub mod auth;
+pub mod config;
 pub mod error;
+pub mod net;
+pub mod node;
+pub mod reader;
+pub mod stats;
 pub mod store;
 pub mod stream;

@@ -1,8 +1,10 @@
 //! Streams and their shards: which exist, under which identity, and in which order they come and go.
 
 mod catalogue;
+mod name;
 
 pub use catalogue::{NewStream, Streams};
+pub use name::{check_characters, check_name};
 
 use crate::store::ShardId;
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,202 @@
+//! The wire: one file per family of calls, translating between messages and the domain. Errors of the
+//! domain become gRPC statuses here and nowhere else.
+
+mod append;
+mod cluster;
+mod reading;
+mod shard_reader;
+mod stats;
+mod stream;
+mod trim;
+
+use crate::error::{Result, ServerError};
+use crate::node::NodeContext;
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
+use hstreamdb_proto::api::h_stream_api_server::HStreamApi;
+use hstreamdb_proto::{api as wire, metadata};
+use std::future::Future;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+/// Implements the service over a node.
+#[derive(Debug, Clone)]
+pub struct Api {
+    node: Arc<NodeContext>,
+}
+
+impl Api {
+    /// The service of this node.
+    pub fn new(node: Arc<NodeContext>) -> Self {
+        Api { node }
+    }
+}
+
+/// A domain error as it goes over the wire.
+pub(crate) fn status(error: ServerError) -> Status {
+    let (code, message) = error.to_wire();
+    Status::new(code, message)
+}
+
+/// Runs a change to its end even if the caller hangs up half-way, so that memory and store agree.
+async fn to_the_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    match tokio::spawn(change).await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(ServerError::plain(Code::Internal, format!("the call failed inside: {error}"))),
+    }
+}
+
+/// Announces what this server does beyond the published protocol.
+fn announce<T>(mut response: Response<T>) -> Response<T> {
+    response
+        .metadata_mut()
+        .insert(metadata::CAPABILITIES, MetadataValue::from_static(metadata::CAPABILITY_PRODUCER_SEQUENCE));
+    response
+}
+
+/// A response stream out of what a task sends.
+fn responses<T: Send + 'static>(
+    receiver: mpsc::Receiver<Result<T>>,
+) -> BoxStream<'static, Result<T, Status>> {
+    ReceiverStream::new(receiver).map_err(status).boxed()
+}
+
+macro_rules! service {
+    (
+        messages { $($call:ident($request:ident) -> $response:ty = $handler:path;)* }
+        whole { $($whole:ident($whole_request:ty) -> $whole_response:ty = $whole_handler:path;)* }
+        streams { $($stream:ident: $stream_type:ident($stream_request:ty) -> $stream_response:ty = $stream_handler:path;)* }
+        missing { $($missing:ident($missing_request:ident) -> $missing_response:ty = $name:literal;)* }
+    ) => {
+        #[tonic::async_trait]
+        impl HStreamApi for Api {
+            $(
+                async fn $call(&self, request: Request<wire::$request>) -> Result<Response<$response>, Status> {
+                    $handler(&self.node, request.into_inner()).await.map(Response::new).map_err(status)
+                }
+            )*
+            $(
+                async fn $whole(
+                    &self,
+                    request: Request<$whole_request>,
+                ) -> Result<Response<$whole_response>, Status> {
+                    $whole_handler(&self.node, request).await.map_err(status)
+                }
+            )*
+            $(
+                type $stream_type = BoxStream<'static, Result<$stream_response, Status>>;
+
+                async fn $stream(
+                    &self,
+                    request: Request<$stream_request>,
+                ) -> Result<Response<Self::$stream_type>, Status> {
+                    $stream_handler(&self.node, request)
+                        .await
+                        .map(|stream| announce(Response::new(stream)))
+                        .map_err(status)
+                }
+            )*
+            $(
+                async fn $missing(
+                    &self,
+                    _: Request<wire::$missing_request>,
+                ) -> Result<Response<$missing_response>, Status> {
+                    Err(Status::unimplemented(concat!("this server does not have ", $name)))
+                }
+            )*
+        }
+    };
+}
+
+service! {
+    messages {
+        create_stream(Stream) -> wire::Stream = stream::create;
+        delete_stream(DeleteStreamRequest) -> () = stream::delete;
+        get_stream(GetStreamRequest) -> wire::GetStreamResponse = stream::get;
+        list_streams(ListStreamsRequest) -> wire::ListStreamsResponse = stream::list;
+        list_streams_with_prefix(ListStreamsWithPrefixRequest) -> wire::ListStreamsResponse
+            = stream::list_with_prefix;
+        list_shards(ListShardsRequest) -> wire::ListShardsResponse = stream::list_shards;
+        get_tail_record_id(GetTailRecordIdRequest) -> wire::GetTailRecordIdResponse = stream::tail_record_id;
+        trim_stream(TrimStreamRequest) -> () = trim::stream;
+        trim_shard(TrimShardRequest) -> () = trim::shard;
+        trim_shards(TrimShardsRequest) -> wire::TrimShardsResponse = trim::shards;
+        create_shard_reader(CreateShardReaderRequest) -> wire::CreateShardReaderResponse = shard_reader::create;
+        read_shard(ReadShardRequest) -> wire::ReadShardResponse = shard_reader::read;
+        list_shard_readers(ListShardReadersRequest) -> wire::ListShardReadersResponse = shard_reader::list;
+        delete_shard_reader(DeleteShardReaderRequest) -> () = shard_reader::delete;
+        lookup_shard(LookupShardRequest) -> wire::LookupShardResponse = cluster::lookup_shard;
+        lookup_key(LookupKeyRequest) -> wire::ServerNode = cluster::lookup_key;
+        lookup_resource(LookupResourceRequest) -> wire::ServerNode = cluster::lookup_resource;
+        lookup_subscription(LookupSubscriptionRequest) -> wire::LookupSubscriptionResponse
+            = cluster::lookup_subscription;
+        lookup_shard_reader(LookupShardReaderRequest) -> wire::LookupShardReaderResponse
+            = cluster::lookup_shard_reader;
+        send_admin_command(AdminCommandRequest) -> wire::AdminCommandResponse = cluster::admin_command;
+        get_stats(GetStatsRequest) -> wire::GetStatsResponse = stats::get;
+    }
+    whole {
+        append(wire::AppendRequest) -> wire::AppendResponse = append::append;
+        echo(wire::EchoRequest) -> wire::EchoResponse = cluster::echo;
+        describe_cluster(()) -> wire::DescribeClusterResponse = cluster::describe;
+    }
+    streams {
+        read_shard_stream: ReadShardStreamStream(wire::ReadShardStreamRequest)
+            -> wire::ReadShardStreamResponse = reading::shard;
+        read_stream: ReadStreamStream(wire::ReadStreamRequest) -> wire::ReadStreamResponse = reading::stream;
+        read_single_shard_stream: ReadSingleShardStreamStream(wire::ReadSingleShardStreamRequest)
+            -> wire::ReadSingleShardStreamResponse = reading::single_shard;
+        read_stream_by_key: ReadStreamByKeyStream(Streaming<wire::ReadStreamByKeyRequest>)
+            -> wire::ReadStreamByKeyResponse = reading::by_key;
+        streaming_fetch: StreamingFetchStream(Streaming<wire::StreamingFetchRequest>)
+            -> wire::StreamingFetchResponse = reading::no_fetch;
+    }
+    missing {
+        create_subscription(Subscription) -> wire::Subscription = "subscriptions";
+        get_subscription(GetSubscriptionRequest) -> wire::GetSubscriptionResponse = "subscriptions";
+        list_subscriptions(ListSubscriptionsRequest) -> wire::ListSubscriptionsResponse = "subscriptions";
+        list_subscriptions_with_prefix(ListSubscriptionsWithPrefixRequest) -> wire::ListSubscriptionsResponse
+            = "subscriptions";
+        list_consumers(ListConsumersRequest) -> wire::ListConsumersResponse = "subscriptions";
+        check_subscription_exist(CheckSubscriptionExistRequest) -> wire::CheckSubscriptionExistResponse
+            = "subscriptions";
+        delete_subscription(DeleteSubscriptionRequest) -> () = "subscriptions";
+        per_stream_time_series_stats(PerStreamTimeSeriesStatsRequest)
+            -> wire::PerStreamTimeSeriesStatsResponse = "time series";
+        per_stream_time_series_stats_all(PerStreamTimeSeriesStatsAllRequest)
+            -> wire::PerStreamTimeSeriesStatsAllResponse = "time series";
+        execute_query(CommandQuery) -> wire::CommandQueryResponse = "queries";
+        create_query(CreateQueryRequest) -> wire::Query = "queries";
+        create_query_with_namespace(CreateQueryWithNamespaceRequest) -> wire::Query = "queries";
+        list_queries(ListQueriesRequest) -> wire::ListQueriesResponse = "queries";
+        get_query(GetQueryRequest) -> wire::Query = "queries";
+        terminate_query(TerminateQueryRequest) -> () = "queries";
+        delete_query(DeleteQueryRequest) -> () = "queries";
+        resume_query(ResumeQueryRequest) -> () = "queries";
+        pause_query(PauseQueryRequest) -> () = "queries";
+        parse_sql(ParseSqlRequest) -> wire::ParseSqlResponse = "queries";
+        list_views(ListViewsRequest) -> wire::ListViewsResponse = "views";
+        get_view(GetViewRequest) -> wire::View = "views";
+        delete_view(DeleteViewRequest) -> () = "views";
+        execute_view_query(ExecuteViewQueryRequest) -> wire::ExecuteViewQueryResponse = "views";
+        execute_view_query_with_namespace(ExecuteViewQueryWithNamespaceRequest)
+            -> wire::ExecuteViewQueryResponse = "views";
+        register_schema(Schema) -> () = "schemas";
+        get_schema(GetSchemaRequest) -> wire::Schema = "schemas";
+        unregister_schema(UnregisterSchemaRequest) -> () = "schemas";
+        create_connector(CreateConnectorRequest) -> wire::Connector = "connectors";
+        list_connectors(ListConnectorsRequest) -> wire::ListConnectorsResponse = "connectors";
+        get_connector(GetConnectorRequest) -> wire::Connector = "connectors";
+        get_connector_spec(GetConnectorSpecRequest) -> wire::GetConnectorSpecResponse = "connectors";
+        get_connector_logs(GetConnectorLogsRequest) -> wire::GetConnectorLogsResponse = "connectors";
+        delete_connector(DeleteConnectorRequest) -> () = "connectors";
+        pause_connector(PauseConnectorRequest) -> () = "connectors";
+        resume_connector(ResumeConnectorRequest) -> () = "connectors";
+        alter_connector_config(AlterConnectorConfigRequest) -> () = "connectors";
+    }
+}

@@ -1,0 +1,103 @@
+//! Streaming reads.
+
+use super::responses;
+use crate::error::{Class, Result, ServerError};
+use crate::node::NodeContext;
+use crate::reader::{Offset, ReadPlan, ShardRange, by_key as key_reader, run};
+use crate::stream::Stream;
+use futures::stream::BoxStream;
+use hstreamdb_proto::api as wire;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tonic::{Code, Request, Status, Streaming};
+
+type Responses<T> = BoxStream<'static, Result<T, Status>>;
+
+/// Responses that wait for a slow client; each may take 4 MiB.
+const BUFFERED_RESPONSES: usize = 1;
+
+pub(super) async fn shard(
+    node: &Arc<NodeContext>,
+    request: Request<wire::ReadShardStreamRequest>,
+) -> Result<Responses<wire::ReadShardStreamResponse>> {
+    let request = request.into_inner();
+    let (from, until) = (Offset::of_shard(request.from)?, Offset::of_shard(request.until)?);
+    let range = ShardRange::resolve(&*node.log, request.shard_id, from, until).await?;
+    let plan = ReadPlan { shards: vec![(request.shard_id, range)], max_batches: request.max_read_batches };
+    Ok(start(node, plan, |received_records| wire::ReadShardStreamResponse { received_records }))
+}
+
+pub(super) async fn single_shard(
+    node: &Arc<NodeContext>,
+    request: Request<wire::ReadSingleShardStreamRequest>,
+) -> Result<Responses<wire::ReadSingleShardStreamResponse>> {
+    let request = request.into_inner();
+    let stream = named(node, &request.stream_name)?;
+    let [shard] = &stream.shards[..] else {
+        let text = format!("stream {} has {} shards", stream.name, stream.shards.len());
+        return Err(ServerError::new(Class::TooManyShardCount, text));
+    };
+    let (from, until) = (Offset::of_shard(request.from)?, Offset::of_shard(request.until)?);
+    let range = ShardRange::resolve(&*node.log, shard.id, from, until).await?;
+    let plan = ReadPlan { shards: vec![(shard.id, range)], max_batches: request.max_read_batches };
+    Ok(start(node, plan, |received_records| wire::ReadSingleShardStreamResponse { received_records }))
+}
+
+pub(super) async fn stream(
+    node: &Arc<NodeContext>,
+    request: Request<wire::ReadStreamRequest>,
+) -> Result<Responses<wire::ReadStreamResponse>> {
+    let request = request.into_inner();
+    let stream = named(node, &request.stream_name)?;
+    let (from, until) = (Offset::of_stream(request.from)?, Offset::of_stream(request.until)?);
+    let mut shards = Vec::with_capacity(stream.shards.len());
+    for shard in &stream.shards {
+        match ShardRange::resolve(&*node.log, shard.id, from, until).await {
+            Ok(range) => shards.push((shard.id, range)),
+            // Nothing to read there, but perhaps elsewhere.
+            Err(error) if error.class() == Some(Class::ConflictShardReaderOffset) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let plan = ReadPlan { shards, max_batches: request.max_read_batches };
+    Ok(start(node, plan, |received_records| wire::ReadStreamResponse { received_records }))
+}
+
+pub(super) async fn by_key(
+    node: &Arc<NodeContext>,
+    request: Request<Streaming<wire::ReadStreamByKeyRequest>>,
+) -> Result<Responses<wire::ReadStreamByKeyResponse>> {
+    let (sender, receiver) = mpsc::channel(BUFFERED_RESPONSES);
+    let requests = request.into_inner();
+    tokio::spawn(key_reader::run(
+        node.log.clone(),
+        node.streams.clone(),
+        requests,
+        node.stop.clone(),
+        sender,
+    ));
+    Ok(responses(receiver))
+}
+
+pub(super) async fn no_fetch(
+    _: &Arc<NodeContext>,
+    _: Request<Streaming<wire::StreamingFetchRequest>>,
+) -> Result<Responses<wire::StreamingFetchResponse>> {
+    Err(ServerError::plain(Code::Unimplemented, "this server does not have subscriptions"))
+}
+
+fn start<R: Send + 'static>(
+    node: &NodeContext,
+    plan: ReadPlan,
+    respond: impl Fn(Vec<wire::ReceivedRecord>) -> R + Send + Sync + 'static,
+) -> Responses<R> {
+    let (sender, receiver) = mpsc::channel(BUFFERED_RESPONSES);
+    tokio::spawn(run(node.log.clone(), plan, node.stop.clone(), sender, respond));
+    responses(receiver)
+}
+
+/// Plain text and INTERNAL for an unknown stream, as published servers answer these calls.
+fn named(node: &NodeContext, name: &str) -> Result<Arc<Stream>> {
+    let missing = || ServerError::plain(Code::Internal, format!("stream {name} is not found"));
+    node.streams.by_name(name).ok_or_else(missing)
+}

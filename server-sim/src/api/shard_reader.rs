@@ -1,0 +1,62 @@
+//! Polled readers.
+
+use super::to_the_end;
+use crate::error::{Class, Result, ServerError};
+use crate::node::NodeContext;
+use crate::reader::{NewReader, Offset};
+use crate::stream::check_name;
+use hstreamdb_proto::api as wire;
+use std::sync::Arc;
+
+pub(super) async fn create(
+    node: &Arc<NodeContext>,
+    request: wire::CreateShardReaderRequest,
+) -> Result<wire::CreateShardReaderResponse> {
+    check_name(Class::InvalidReaderId, &request.reader_id)?;
+    check_name(Class::InvalidStreamName, &request.stream_name)?;
+    let offset = Offset::of_shard(request.shard_offset)?
+        .ok_or_else(|| ServerError::new(Class::InvalidShardOffset, "the offset is missing"))?;
+    let start = Offset::start(Some(offset), &*node.log, request.shard_id).await?;
+    let reader = NewReader {
+        id: request.reader_id.clone(),
+        stream: request.stream_name.clone(),
+        shard: request.shard_id,
+        start,
+        timeout_ms: request.timeout,
+    };
+    let node = node.clone();
+    to_the_end(async move { node.readers.create(reader).await }).await?;
+    Ok(wire::CreateShardReaderResponse {
+        stream_name: request.stream_name,
+        shard_id: request.shard_id,
+        shard_offset: request.shard_offset,
+        reader_id: request.reader_id,
+        timeout: request.timeout,
+    })
+}
+
+pub(super) async fn read(
+    node: &Arc<NodeContext>,
+    request: wire::ReadShardRequest,
+) -> Result<wire::ReadShardResponse> {
+    tokio::select! {
+        outcome = node.readers.poll(&request.reader_id, request.max_records) => {
+            outcome.map(|received_records| wire::ReadShardResponse { received_records })
+        }
+        // A poll may wait long; nothing is lost by answering "nothing yet".
+        () = node.stop.cancelled() => Ok(wire::ReadShardResponse::default()),
+    }
+}
+
+pub(super) async fn list(
+    node: &Arc<NodeContext>,
+    _: wire::ListShardReadersRequest,
+) -> Result<wire::ListShardReadersResponse> {
+    Ok(wire::ListShardReadersResponse { reader_id: node.readers.list().await? })
+}
+
+pub(super) async fn delete(node: &Arc<NodeContext>, request: wire::DeleteShardReaderRequest) -> Result<()> {
+    check_name(Class::InvalidReaderId, &request.reader_id)?;
+    let node = node.clone();
+    to_the_end(async move { node.readers.delete(&request.reader_id).await }).await
+}

@@ -1,0 +1,87 @@
+//! Tokens: who may call at all.
+
+use crate::error::{Class, ServerError};
+use std::fmt;
+use std::sync::Arc;
+use tonic::service::Interceptor;
+use tonic::{Request, Status};
+
+/// Lets calls through that carry one of the tokens, or all when there are none.
+#[derive(Clone, Default)]
+pub struct Tokens {
+    accepted: Arc<[String]>,
+}
+
+impl Tokens {
+    /// Accepts `authorization: Basic <token>` for each of these, compared literally.
+    pub fn new(tokens: impl IntoIterator<Item = String>) -> Self {
+        Tokens { accepted: tokens.into_iter().collect() }
+    }
+
+    fn accept(&self, header: Option<&str>) -> bool {
+        if self.accepted.is_empty() {
+            return true;
+        }
+        let Some(token) = header.and_then(|header| header.strip_prefix("Basic ")) else { return false };
+        // Every token is compared to its end, so that the time says nothing about a near hit.
+        self.accepted
+            .iter()
+            .fold(false, |found, accepted| found | same(accepted.as_bytes(), token.as_bytes()))
+    }
+}
+
+fn same(left: &[u8], right: &[u8]) -> bool {
+    left.len() == right.len() && left.iter().zip(right).fold(0, |differ, (l, r)| differ | (l ^ r)) == 0
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tokens({} accepted)", self.accepted.len())
+    }
+}
+
+impl Interceptor for Tokens {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        if self.accept(header) {
+            return Ok(request);
+        }
+        let refused = ServerError::new(
+            Class::Unauthenticated,
+            "send metadata `authorization: Basic <token>` with a valid token",
+        );
+        let (code, message) = refused.to_wire();
+        Err(Status::new(code, message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_tokens_everybody_may_call() {
+        assert!(Tokens::default().accept(None));
+        assert!(Tokens::default().accept(Some("Basic anything")));
+    }
+
+    #[test]
+    fn with_tokens_only_their_holders_may_call() {
+        let tokens = Tokens::new(["aHN0cmVhbTpoc3RyZWFt".to_owned(), "b".to_owned()]);
+        for (header, accepted) in [
+            (Some("Basic aHN0cmVhbTpoc3RyZWFt"), true),
+            (Some("Basic b"), true),
+            (Some("Basic c"), false),
+            (Some("Basic "), false),
+            (Some("b"), false),
+            (None, false),
+        ] {
+            assert_eq!(tokens.accept(header), accepted, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn debug_output_hides_the_tokens() {
+        assert!(!format!("{:?}", Tokens::new(["secret".to_owned()])).contains("secret"));
+    }
+}

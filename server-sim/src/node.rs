@@ -1,0 +1,225 @@
+//! One node: its stores, its domain, its listener, and an orderly way in and out.
+
+use crate::api::Api;
+use crate::auth::Tokens;
+use crate::error::ServerError;
+use crate::net;
+use crate::reader::PolledReaders;
+use crate::stats::Stats;
+use crate::store::disk::{Disk, LocalDisk};
+use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use crate::store::{LogStore, StoreError};
+use crate::stream::{StreamId, Streams};
+use hstreamdb_proto::DEFAULT_PORT;
+use hstreamdb_proto::api::h_stream_api_server::HStreamApiServer;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Server;
+
+/// Largest message taken from a client; batches are held to `max_record_size` after that.
+const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
+/// Calls of one connection at a time.
+const MAX_CALLS_PER_CONNECTION: u32 = 1024;
+/// Bytes under way on one call and on one connection before the sender has to wait.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+/// A silent peer is asked for a sign of life this often and given up after the timeout.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Appends that wait for their predecessors, over all producers.
+const MAX_PARKED_APPENDS: usize = 256;
+
+/// How a node is set up. [`Default`] is a node on loopback with its data below the current directory.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Address to listen on; default 127.0.0.1.
+    pub bind_address: IpAddr,
+    /// Port for clients, 0 for a free one; default 6570.
+    pub port: u16,
+    /// Port for other nodes; default 6571. A single node opens no such port.
+    pub internal_port: u16,
+    /// Host name or address clients are told; default the bind address, or 127.0.0.1 if that is unspecified.
+    pub advertised_address: Option<String>,
+    /// Directory of the data, created if missing; default `./hstream-data`.
+    pub data_dir: PathBuf,
+    /// Number of this node; default 1.
+    pub server_id: u32,
+    /// Largest encoded batch in bytes; default 1,048,576, at most 8 MiB.
+    pub max_record_size: u32,
+    /// Who may call; default everybody.
+    pub tokens: Tokens,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        NodeConfig {
+            bind_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: DEFAULT_PORT,
+            internal_port: 6571,
+            advertised_address: None,
+            data_dir: PathBuf::from("hstream-data"),
+            server_id: 1,
+            max_record_size: 1024 * 1024,
+            tokens: Tokens::default(),
+        }
+    }
+}
+
+/// Why a node did not start. Each is one sentence an operator can act on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The socket could not be opened.
+    #[error("cannot listen on {address}: {source}{}", hint(source))]
+    Listen {
+        /// What was tried.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The store cannot be opened.
+    #[error("cannot use the data directory {}: {source}", path.display())]
+    Store {
+        /// The directory.
+        path: PathBuf,
+        /// What the store said.
+        source: StoreError,
+    },
+    /// What the store holds cannot be used.
+    #[error("cannot load the streams and subscriptions in {}: {source}", path.display())]
+    Catalogue {
+        /// The directory.
+        path: PathBuf,
+        /// What was wrong.
+        source: ServerError,
+    },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another server runs there, stop it or choose another --port",
+        io::ErrorKind::PermissionDenied => "; choose a --port above 1023",
+        io::ErrorKind::AddrNotAvailable => "; --bind-address must be an address of this machine",
+        _ => "",
+    }
+}
+
+/// What the handlers of calls share.
+#[derive(Debug)]
+pub struct NodeContext {
+    pub(crate) config: NodeConfig,
+    /// The port that was opened.
+    pub(crate) port: u16,
+    pub(crate) advertised_host: String,
+    pub(crate) started: Instant,
+    pub(crate) log: Arc<dyn LogStore>,
+    pub(crate) streams: Arc<Streams>,
+    pub(crate) readers: PolledReaders,
+    pub(crate) stats: Stats,
+    /// Room for appends that wait for their predecessors.
+    pub(crate) parked_appends: Semaphore,
+    /// Cancelled when the node stops; long calls end then.
+    pub(crate) stop: CancellationToken,
+}
+
+impl NodeContext {
+    /// Whether a subscription still reads this stream.
+    pub(crate) fn subscribed(&self, _stream: StreamId) -> bool {
+        false
+    }
+}
+
+/// A running node. Dropping it stops listening at once; [`Node::shutdown`] is the orderly way.
+#[derive(Debug)]
+pub struct Node {
+    context: Arc<NodeContext>,
+    address: SocketAddr,
+    store: EmbeddedStore,
+    server: JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+impl Node {
+    /// Opens the stores, recovers what is in them and starts listening.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(config: NodeConfig) -> Result<Node, StartError> {
+        let path = config.data_dir.clone();
+        let wanted = SocketAddr::new(config.bind_address, config.port);
+        // First of all, so that a second server on the same port leaves the data alone.
+        let listener =
+            net::listen(wanted).map_err(|source| StartError::Listen { address: wanted, source })?;
+        let address =
+            listener.local_addr().map_err(|source| StartError::Listen { address: wanted, source })?;
+
+        let disk =
+            LocalDisk::open(&path).map_err(|source| StartError::Store { path: path.clone(), source })?;
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        let store = EmbeddedStore::open(disk, EmbeddedOptions::default())
+            .await
+            .map_err(|source| StartError::Store { path: path.clone(), source })?;
+        let unusable = |source| StartError::Catalogue { path: path.clone(), source };
+        let streams = Streams::open(store.log(), store.meta()).await.map_err(unusable)?;
+
+        let advertised_host = config.advertised_address.clone().unwrap_or_else(|| {
+            let unspecified = config.bind_address.is_unspecified();
+            if unspecified { Ipv4Addr::LOCALHOST.to_string() } else { config.bind_address.to_string() }
+        });
+        let context = Arc::new(NodeContext {
+            port: address.port(),
+            advertised_host,
+            started: Instant::now(),
+            log: store.log(),
+            streams,
+            readers: PolledReaders::new(store.log(), store.meta()),
+            stats: Stats::default(),
+            parked_appends: Semaphore::new(MAX_PARKED_APPENDS),
+            stop: CancellationToken::new(),
+            config,
+        });
+        let service = HStreamApiServer::new(Api::new(context.clone()))
+            .max_decoding_message_size(MAX_REQUEST_BYTES)
+            .max_encoding_message_size(usize::MAX);
+        let service = InterceptedService::new(service, context.config.tokens.clone());
+        let server = Server::builder()
+            .max_concurrent_streams(MAX_CALLS_PER_CONNECTION)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .add_service(service)
+            .serve_with_incoming_shutdown(net::connections(listener), context.stop.clone().cancelled_owned());
+        Ok(Node { context, address, store, server: tokio::spawn(server) })
+    }
+
+    /// Where the node listens; with port 0 in the configuration this is the port that was taken.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops: no new connections, long calls end with UNAVAILABLE, running ones get `timeout` to finish, and
+    /// the store is closed in any case. Everything acknowledged is on disk with or without this.
+    pub async fn shutdown(mut self, timeout: Duration) {
+        self.context.stop.cancel();
+        if tokio::time::timeout(timeout, &mut self.server).await.is_err() {
+            tracing::warn!("some calls did not end in time and are cut off");
+            self.server.abort();
+        }
+        self.store.close().await;
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.context.stop.cancel();
+        self.server.abort();
+    }
+}

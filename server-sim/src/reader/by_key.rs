@@ -1,0 +1,152 @@
+//! Reading the records of one key: a finite range of one shard, record by record, as fast as the client asks.
+
+use super::cursor::{Cursor, Step, stopping};
+use super::delivery::{ID_BYTES, MESSAGE_BYTES};
+use super::range::{Offset, ShardRange};
+use crate::error::{Class, Result, ServerError};
+use crate::store::{LogStore, ShardId, StoredBatch};
+use crate::stream::Streams;
+use futures::{Stream, StreamExt as _};
+use hstreamdb_proto::api::{
+    BatchedRecord, CompressionType, HStreamRecord, ReadStreamByKeyRequest, ReadStreamByKeyResponse, RecordId,
+};
+use hstreamdb_proto::{batch::split_records, compression::decompress, partition::key_hash};
+use prost::Message as _;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+/// Largest content of one batch that is unpacked here.
+const MAX_CONTENT_BYTES: usize = 64 * 1024 * 1024;
+
+/// Serves one call until its range is exhausted, the client closes, an error or `stop`.
+pub async fn run(
+    log: Arc<dyn LogStore>,
+    streams: Arc<Streams>,
+    requests: impl Stream<Item = Result<ReadStreamByKeyRequest, Status>> + Send + Unpin,
+    stop: CancellationToken,
+    responses: mpsc::Sender<Result<ReadStreamByKeyResponse>>,
+) {
+    tokio::select! {
+        outcome = serve(&*log, &streams, requests, &responses) => {
+            if let Err(error) = outcome {
+                let _ = responses.send(Err(error)).await;
+            }
+        }
+        () = responses.closed() => {}
+        () = stop.cancelled() => {
+            let _ = responses.try_send(Err(stopping()));
+        }
+    }
+}
+
+async fn serve(
+    log: &dyn LogStore,
+    streams: &Streams,
+    mut requests: impl Stream<Item = Result<ReadStreamByKeyRequest, Status>> + Send + Unpin,
+    responses: &mpsc::Sender<Result<ReadStreamByKeyResponse>>,
+) -> Result<()> {
+    let Some(first) = next(&mut requests).await? else {
+        return Err(ServerError::new(Class::StreamReadClose, "the call was closed before its first message"));
+    };
+    let stream = streams
+        .by_name(&first.stream_name)
+        .ok_or_else(|| ServerError::new(Class::StreamNotFound, first.stream_name.clone()))?;
+    let shard = stream
+        .shard_of(key_hash(&first.key))
+        .ok_or_else(|| ServerError::new(Class::ShardNotFound, first.key.clone()))?
+        .id;
+    let from = Offset::of_shard(first.from)?;
+    // Without an end the read is finite all the same: it ends at the present tail.
+    let until = Offset::of_shard(first.until)?.unwrap_or(Offset::Latest);
+    let range = ShardRange::resolve(log, shard, from, Some(until)).await?;
+    let mut cursor = Cursor::open(log, shard, range)?;
+    let mut credit = first.read_record_count;
+    let mut found: VecDeque<(RecordId, HStreamRecord)> = VecDeque::new();
+    loop {
+        if found.is_empty() {
+            match cursor.step(log, 1).await? {
+                Step::Done => return Ok(()),
+                Step::Batches(batches) => {
+                    for batch in batches {
+                        matching(shard, batch, &first.key, &mut found)?;
+                    }
+                }
+                Step::AtTail => tokio::select! {
+                    moved = cursor.wait() => moved?,
+                    message = next(&mut requests) => match message? {
+                        Some(more) => credit = credit.saturating_add(more.read_record_count),
+                        None => return Ok(()),
+                    },
+                },
+            }
+        } else if credit == 0 {
+            match next(&mut requests).await? {
+                Some(more) => credit = credit.saturating_add(more.read_record_count),
+                None => return Ok(()),
+            }
+        } else {
+            let response = cut(&mut found, credit);
+            credit = credit.saturating_sub(response.record_ids.len() as u64);
+            if responses.send(Ok(response)).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+async fn next(
+    requests: &mut (impl Stream<Item = Result<ReadStreamByKeyRequest, Status>> + Unpin),
+) -> Result<Option<ReadStreamByKeyRequest>> {
+    requests
+        .next()
+        .await
+        .transpose()
+        .map_err(|status| ServerError::new(Class::StreamReadError, status.message()))
+}
+
+/// Takes as many records as credit and message size allow, at least one.
+fn cut(found: &mut VecDeque<(RecordId, HStreamRecord)>, credit: u64) -> ReadStreamByKeyResponse {
+    let mut response = ReadStreamByKeyResponse::default();
+    let mut size = 0;
+    while (response.record_ids.len() as u64) < credit {
+        let Some((id, record)) = found.pop_front() else { break };
+        let bytes = record.encoded_len() + ID_BYTES + 16;
+        if !response.record_ids.is_empty() && size + bytes > MESSAGE_BYTES {
+            found.push_front((id, record));
+            break;
+        }
+        size += bytes;
+        response.record_ids.push(id);
+        response.received_records.push(record);
+    }
+    response
+}
+
+fn matching(
+    shard: ShardId,
+    batch: StoredBatch,
+    key: &str,
+    found: &mut VecDeque<(RecordId, HStreamRecord)>,
+) -> Result<()> {
+    let lsn = batch.lsn;
+    let undecodable = |reason: String| {
+        ServerError::new(Class::DecodeHStreamRecordErr, format!("batch {lsn} of shard {shard}: {reason}"))
+    };
+    let record = BatchedRecord::decode(batch.bytes).map_err(|error| undecodable(error.to_string()))?;
+    let kind = CompressionType::try_from(record.compression_type)
+        .map_err(|_| undecodable(format!("unknown compression {}", record.compression_type)))?;
+    let content = decompress(kind, &record.payload, MAX_CONTENT_BYTES)
+        .map_err(|error| undecodable(error.to_string()))?;
+    let records = split_records(&content).map_err(|error| undecodable(error.to_string()))?;
+    for (batch_index, bytes) in (0..batch.records).zip(records) {
+        let record = HStreamRecord::decode(bytes).map_err(|error| undecodable(error.to_string()))?;
+        let its_key = record.header.as_ref().map_or("", |header| header.key.as_str());
+        if its_key == key {
+            found.push_back((RecordId { shard_id: shard, batch_id: lsn, batch_index }, record));
+        }
+    }
+    Ok(())
+}

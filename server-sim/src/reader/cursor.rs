@@ -1,0 +1,175 @@
+//! Streaming reads: cursors over one or several shards, feeding one response stream.
+
+use super::delivery::{MESSAGE_BYTES, received, received_bytes};
+use super::range::ShardRange;
+use crate::error::{Class, Result, ServerError};
+use crate::store::{Gap, GapKind, LogStore, Lsn, ReadLimits, ShardId, StoreError, StoredBatch};
+use futures::future::select_all;
+use hstreamdb_proto::api::ReceivedRecord;
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// Most batches in one response.
+pub const MAX_BATCHES_PER_MESSAGE: usize = 10;
+
+/// What one call reads.
+#[derive(Debug)]
+pub struct ReadPlan {
+    /// Shards and their ranges.
+    pub shards: Vec<(ShardId, ShardRange)>,
+    /// Batches over the whole call; 0 is no limit.
+    pub max_batches: u64,
+}
+
+/// A place in one shard that moves forward.
+#[derive(Debug)]
+pub(super) struct Cursor {
+    pub(super) shard: ShardId,
+    next: Lsn,
+    end: Option<Lsn>,
+    tail: watch::Receiver<Lsn>,
+    /// Acknowledged records that the last step found unreadable.
+    pub(super) lost: Option<Gap>,
+}
+
+/// What a cursor found.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Batches, in order; possibly none although the cursor moved.
+    Batches(Vec<StoredBatch>),
+    /// Nothing now.
+    AtTail,
+    /// Nothing any more.
+    Done,
+}
+
+impl Cursor {
+    pub(super) fn open(log: &dyn LogStore, shard: ShardId, range: ShardRange) -> Result<Self> {
+        Ok(Cursor { shard, next: range.start, end: range.end, tail: log.watch_tail(shard)?, lost: None })
+    }
+
+    pub(super) async fn step(&mut self, log: &dyn LogStore, max_batches: usize) -> Result<Step> {
+        if self.end.is_some_and(|end| self.next > end) {
+            return Ok(Step::Done);
+        }
+        // What is appended from here on wakes `wait`.
+        let tail = *self.tail.borrow_and_update();
+        let limits = ReadLimits { max_batches, max_bytes: MESSAGE_BYTES };
+        let chunk = log.read(self.shard, self.next, limits).await?;
+        self.lost = chunk.gap.filter(|gap| gap.kind == GapKind::DataLoss);
+        if let Some(gap) = self.lost {
+            tracing::error!(shard = self.shard, from = gap.from, to = gap.to, "records are lost and skipped");
+        }
+        let moved = chunk.next > self.next;
+        self.next = self.next.max(chunk.next);
+        let mut batches = chunk.batches;
+        if let Some(end) = self.end {
+            batches.retain(|batch| batch.lsn <= end);
+            if !moved && batches.is_empty() && tail >= end {
+                return Ok(Step::Done);
+            }
+        }
+        if !moved && batches.is_empty() { Ok(Step::AtTail) } else { Ok(Step::Batches(batches)) }
+    }
+
+    /// Resolves when the tail has moved since the last [`Cursor::step`], or the shard is gone.
+    pub(super) async fn wait(&mut self) -> Result<()> {
+        self.tail.changed().await.map_err(|_| StoreError::ShardNotFound(self.shard).into())
+    }
+}
+
+/// Reads as planned and sends responses until the end, an error, the receiver's departure or `stop`.
+pub async fn run<R: Send>(
+    log: Arc<dyn LogStore>,
+    plan: ReadPlan,
+    stop: CancellationToken,
+    responses: mpsc::Sender<Result<R>>,
+    respond: impl Fn(Vec<ReceivedRecord>) -> R + Send + Sync,
+) {
+    tokio::select! {
+        outcome = feed(&*log, plan, &responses, respond) => {
+            if let Err(error) = outcome {
+                // A receiver that left needs no answer.
+                let _ = responses.send(Err(error)).await;
+            }
+        }
+        () = responses.closed() => {}
+        () = stop.cancelled() => {
+            // Without waiting for room: the end of the channel says the rest.
+            let _ = responses.try_send(Err(stopping()));
+        }
+    }
+}
+
+/// The answer to calls that are open when the node stops.
+pub(super) fn stopping() -> ServerError {
+    ServerError::new(Class::ServerNotAvailable, "the server is stopping; go on with another node or later")
+}
+
+async fn feed<R: Send>(
+    log: &dyn LogStore,
+    plan: ReadPlan,
+    responses: &mpsc::Sender<Result<R>>,
+    respond: impl Fn(Vec<ReceivedRecord>) -> R + Send + Sync,
+) -> Result<()> {
+    let mut left = if plan.max_batches == 0 { u64::MAX } else { plan.max_batches };
+    let mut cursors = Vec::with_capacity(plan.shards.len());
+    for (shard, range) in plan.shards {
+        cursors.push(Cursor::open(log, shard, range)?);
+    }
+    while !cursors.is_empty() && left > 0 {
+        let mut idle = true;
+        let mut position = 0;
+        while let Some(cursor) = cursors.get_mut(position) {
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(MAX_BATCHES_PER_MESSAGE);
+            match cursor.step(log, most).await? {
+                Step::Done => {
+                    cursors.swap_remove(position);
+                    continue;
+                }
+                Step::AtTail => {}
+                Step::Batches(batches) => {
+                    idle = false;
+                    left = left.saturating_sub(batches.len() as u64);
+                    let shard = cursor.shard;
+                    if !send(responses, &respond, shard, batches).await {
+                        return Ok(());
+                    }
+                    if left == 0 {
+                        return Ok(());
+                    }
+                }
+            }
+            position += 1;
+        }
+        if idle && !cursors.is_empty() {
+            let waits = cursors.iter_mut().map(|cursor| Box::pin(cursor.wait()));
+            select_all(waits).await.0?;
+        }
+    }
+    Ok(())
+}
+
+/// Sends batches in as many responses as their size asks for; false when nobody listens any more.
+async fn send<R: Send>(
+    responses: &mpsc::Sender<Result<R>>,
+    respond: &(impl Fn(Vec<ReceivedRecord>) -> R + Sync),
+    shard: ShardId,
+    batches: Vec<StoredBatch>,
+) -> bool {
+    let mut message = Vec::new();
+    let mut size = 0;
+    for batch in batches {
+        let bytes = received_bytes(&batch);
+        if !message.is_empty() && size + bytes > MESSAGE_BYTES {
+            if responses.send(Ok(respond(std::mem::take(&mut message)))).await.is_err() {
+                return false;
+            }
+            size = 0;
+        }
+        size += bytes;
+        message.extend(received(shard, batch));
+    }
+    message.is_empty() || responses.send(Ok(respond(message))).await.is_ok()
+}

@@ -1,0 +1,13 @@
+//! Reading without subscriptions: offsets, cursors over shards, polled readers, reading by key.
+
+pub mod by_key;
+mod cursor;
+mod delivery;
+mod polled;
+mod range;
+
+pub use cursor::{MAX_BATCHES_PER_MESSAGE, ReadPlan, run};
+pub(crate) use delivery::timestamp;
+pub use delivery::{ID_BYTES, MESSAGE_BYTES, received, received_bytes};
+pub use polled::{NewReader, PolledReaders};
+pub use range::{Offset, ShardRange};
