@@ -11,3 +11,4 @@ pub mod reader;
 pub mod stats;
 pub mod store;
 pub mod stream;
+pub mod subscription;

@@ -7,6 +7,7 @@ mod reading;
 mod shard_reader;
 mod stats;
 mod stream;
+pub mod subscription;
 mod trim;
 
 use crate::error::{Result, ServerError};

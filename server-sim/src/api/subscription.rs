@@ -1,0 +1,118 @@
+//! The RPCs of subscriptions: names checked, messages translated.
+
+use crate::error::{Class, Result, ServerError};
+use crate::stream::check_name;
+use crate::subscription::{Fetch, NewSubscription, Subscriptions};
+use futures::{Stream, StreamExt as _};
+use hstreamdb_proto::api::{
+    CheckSubscriptionExistRequest, CheckSubscriptionExistResponse, DeleteSubscriptionRequest,
+    GetSubscriptionRequest, GetSubscriptionResponse, ListConsumersRequest, ListConsumersResponse,
+    ListSubscriptionsRequest, ListSubscriptionsResponse, ListSubscriptionsWithPrefixRequest,
+    StreamingFetchRequest, Subscription, SubscriptionOffset,
+};
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::Status;
+
+/// Longest wait for the first message of a fetch.
+const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// `CreateSubscription`: the request plus its creation time.
+pub async fn create(subscriptions: &Arc<Subscriptions>, request: Subscription) -> Result<Subscription> {
+    check_name(Class::InvalidSubscriptionId, &request.subscription_id)?;
+    check_name(Class::InvalidStreamName, &request.stream_name)?;
+    let new = NewSubscription {
+        id: request.subscription_id,
+        stream_name: request.stream_name,
+        ack_timeout_secs: request.ack_timeout_seconds,
+        max_unacked: request.max_unacked_records,
+        offset: request.offset,
+    };
+    let definition = subscriptions.create(new).await?;
+    Ok(definition.to_wire(&definition.stream_name))
+}
+
+/// `GetSubscription`: as created, with the durable checkpoints.
+pub fn get(
+    subscriptions: &Arc<Subscriptions>,
+    request: GetSubscriptionRequest,
+) -> Result<GetSubscriptionResponse> {
+    let definition = subscriptions.get(&request.id)?;
+    let offsets = subscriptions.checkpoints(&request.id)?;
+    let offsets =
+        offsets.into_iter().map(|(shard_id, batch_id)| SubscriptionOffset { shard_id, batch_id }).collect();
+    Ok(GetSubscriptionResponse { subscription: Some(definition.to_wire(&definition.stream_name)), offsets })
+}
+
+/// `ListSubscriptions`: all, in name order.
+pub fn list(
+    subscriptions: &Arc<Subscriptions>,
+    _request: ListSubscriptionsRequest,
+) -> Result<ListSubscriptionsResponse> {
+    Ok(listed(subscriptions, ""))
+}
+
+/// `ListSubscriptionsWithPrefix`: those whose id starts with the prefix, which must be a valid name.
+pub fn list_with_prefix(
+    subscriptions: &Arc<Subscriptions>,
+    request: ListSubscriptionsWithPrefixRequest,
+) -> Result<ListSubscriptionsResponse> {
+    check_name(Class::InvalidSubscriptionId, &request.prefix)?;
+    Ok(listed(subscriptions, &request.prefix))
+}
+
+fn listed(subscriptions: &Subscriptions, prefix: &str) -> ListSubscriptionsResponse {
+    let subscription = subscriptions
+        .with_prefix(prefix)
+        .iter()
+        .map(|definition| definition.to_wire(&subscriptions.stream_name(definition)))
+        .collect();
+    ListSubscriptionsResponse { subscription }
+}
+
+/// `CheckSubscriptionExist`: never an error.
+pub fn check_exist(
+    subscriptions: &Arc<Subscriptions>,
+    request: CheckSubscriptionExistRequest,
+) -> Result<CheckSubscriptionExistResponse> {
+    Ok(CheckSubscriptionExistResponse { exists: subscriptions.exists(&request.subscription_id) })
+}
+
+/// `ListConsumers`: those attached right now.
+pub fn list_consumers(
+    subscriptions: &Arc<Subscriptions>,
+    request: ListConsumersRequest,
+) -> Result<ListConsumersResponse> {
+    Ok(ListConsumersResponse { consumers: subscriptions.consumers(&request.subscription_id)? })
+}
+
+/// `DeleteSubscription`.
+pub async fn delete(subscriptions: &Arc<Subscriptions>, request: DeleteSubscriptionRequest) -> Result<()> {
+    check_name(Class::InvalidSubscriptionId, &request.subscription_id)?;
+    subscriptions.delete(&request.subscription_id, request.force).await
+}
+
+/// `StreamingFetch`: the first message names subscription and consumer, later ones acknowledge.
+///
+/// `uri` and `user_agent` are what `ListConsumers` shows. The returned stream ends with OK after the consumer
+/// closed its side and everything it acknowledged is durable.
+pub async fn streaming_fetch<S>(
+    subscriptions: &Arc<Subscriptions>,
+    mut requests: S,
+    uri: String,
+    user_agent: String,
+) -> Result<Fetch>
+where
+    S: Stream<Item = Result<StreamingFetchRequest, Status>> + Send + Unpin + 'static,
+{
+    let first = match tokio::time::timeout(FIRST_MESSAGE_TIMEOUT, requests.next()).await {
+        Ok(Some(Ok(first))) => first,
+        Ok(None) => return Err(ServerError::new(Class::StreamReadClose, serde_json::Value::Null)),
+        Ok(Some(Err(status))) => return Err(ServerError::new(Class::StreamReadError, status.message())),
+        Err(_) => {
+            let text = format!("no message arrived within {FIRST_MESSAGE_TIMEOUT:?}");
+            return Err(ServerError::new(Class::StreamReadError, text));
+        }
+    };
+    subscriptions.fetch(first, requests, uri, user_agent).await
+}

@@ -1,0 +1,156 @@
+//! Messages on their way to one consumer.
+//!
+//! The dispatcher fills it as far as there is room, the response stream empties it; neither waits for the
+//! other. A message counts as sent once the response stream took it, so what never left can go to somebody
+//! else as soon as the consumer is gone.
+
+use crate::error::ServerError;
+use hstreamdb_proto::api::StreamingFetchResponse;
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+
+/// Most messages waiting for one consumer.
+const MAX_MESSAGES: usize = 64;
+/// No further message is added once this many bytes wait; one message may exceed it.
+const MAX_BYTES: usize = 2 << 20;
+
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    queue: VecDeque<(StreamingFetchResponse, usize)>,
+    bytes: usize,
+    /// Messages taken so far, which is the number of the first one in the queue.
+    taken: u64,
+    closed: bool,
+    /// The dispatcher found no room and waits for some.
+    wanted: bool,
+    end: Option<Result<(), ServerError>>,
+    waker: Option<Waker>,
+}
+
+impl Outbox {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Messages and bytes that still fit; nothing fits into a closed one.
+    pub(super) fn room(&self) -> Option<(usize, usize)> {
+        let mut inner = self.lock();
+        let full = inner.closed || inner.queue.len() >= MAX_MESSAGES || inner.bytes >= MAX_BYTES;
+        inner.wanted |= full;
+        (!full).then(|| (MAX_MESSAGES - inner.queue.len(), MAX_BYTES - inner.bytes))
+    }
+
+    /// Adds a message of about `bytes` bytes and returns its number; the caller has checked [`Outbox::room`].
+    pub(super) fn push(&self, message: StreamingFetchResponse, bytes: usize) -> Option<u64> {
+        let mut inner = self.lock();
+        if inner.closed {
+            return None;
+        }
+        let number = inner.taken + inner.queue.len() as u64;
+        inner.queue.push_back((message, bytes));
+        inner.bytes += bytes;
+        wake(inner);
+        Some(number)
+    }
+
+    /// True once the response stream has taken the message of this number.
+    pub(super) fn took(&self, number: u64) -> bool {
+        number < self.lock().taken
+    }
+
+    /// Discards what waits and takes no more; returns the number of the first message that never left.
+    pub(super) fn close(&self) -> u64 {
+        let mut inner = self.lock();
+        inner.closed = true;
+        inner.queue.clear();
+        inner.bytes = 0;
+        inner.taken
+    }
+
+    /// Ends the response stream; only the first end counts.
+    pub(super) fn end(&self, end: Result<(), ServerError>) {
+        self.close();
+        let mut inner = self.lock();
+        inner.end.get_or_insert(end);
+        wake(inner);
+    }
+
+    /// The next message, with whether the dispatcher waits for the room it leaves, or the end.
+    pub(super) fn poll(
+        &self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(StreamingFetchResponse, bool), End>> {
+        let mut inner = self.lock();
+        if let Some((message, bytes)) = inner.queue.pop_front() {
+            inner.bytes -= bytes;
+            inner.taken += 1;
+            let wanted = std::mem::take(&mut inner.wanted);
+            return Poll::Ready(Ok((message, wanted)));
+        }
+        match &inner.end {
+            Some(end) => Poll::Ready(Err(End(end.clone()))),
+            None => {
+                inner.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// How a response stream ends.
+#[derive(Debug)]
+pub(super) struct End(pub(super) Result<(), ServerError>);
+
+fn wake(mut inner: MutexGuard<'_, Inner>) {
+    let waker = inner.waker.take();
+    drop(inner);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn poll(outbox: &Outbox) -> Poll<Result<(StreamingFetchResponse, bool), End>> {
+        outbox.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn room_ends_with_messages_or_bytes() {
+        let outbox = Outbox::default();
+        for number in 0..MAX_MESSAGES as u64 {
+            assert!(outbox.room().is_some());
+            assert_eq!(outbox.push(StreamingFetchResponse::default(), 1), Some(number));
+        }
+        assert_eq!(outbox.room(), None);
+        assert!(matches!(poll(&outbox), Poll::Ready(Ok((_, true)))), "somebody waits for room");
+        assert!(outbox.took(0) && !outbox.took(1));
+        assert_eq!(outbox.room(), Some((1, MAX_BYTES - (MAX_MESSAGES - 1))));
+        outbox.push(StreamingFetchResponse::default(), 2 * MAX_BYTES);
+        assert!(matches!(poll(&outbox), Poll::Ready(Ok((_, false)))));
+        assert_eq!(outbox.room(), None, "one message may exceed the bytes, a second one waits");
+    }
+
+    #[test]
+    fn closing_tells_what_never_left_and_the_first_end_wins() {
+        let outbox = Outbox::default();
+        for _ in 0..3 {
+            outbox.push(StreamingFetchResponse::default(), 1);
+        }
+        assert!(poll(&outbox).is_ready());
+        assert_eq!(outbox.close(), 1);
+        assert!(poll(&outbox).is_pending(), "a closed outbox sends nothing while its end is being prepared");
+        assert_eq!(outbox.push(StreamingFetchResponse::default(), 1), None);
+        outbox.end(Ok(()));
+        outbox.end(Err(ServerError::plain(tonic::Code::Internal, "late")));
+        assert!(matches!(poll(&outbox), Poll::Ready(Err(End(Ok(()))))));
+    }
+}

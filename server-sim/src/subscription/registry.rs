@@ -1,0 +1,383 @@
+//! Which subscriptions exist.
+//!
+//! Definitions are kept in memory and in the [`MetaStore`]. Whatever changes both runs in a task of its own,
+//! so that a caller who goes away cannot leave them apart.
+
+use super::definition::{CHECKPOINTS, DEFINITIONS, Definition};
+use super::fetch::Fetch;
+use super::live::Live;
+use crate::error::{Class, Result, ServerError};
+use crate::store::{Expect, LogStore, Lsn, MetaStore, ShardId, StoreError};
+use crate::stream::{StreamId, Streams};
+use futures::Stream;
+use hstreamdb_proto::api::{Consumer, SpecialOffset, StreamingFetchRequest};
+use std::collections::{BTreeMap, HashSet};
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tonic::{Code, Status};
+
+/// Every subscription of this store.
+#[derive(Debug)]
+pub struct Subscriptions {
+    log: Arc<dyn LogStore>,
+    meta: Arc<dyn MetaStore>,
+    streams: Arc<Streams>,
+    entries: RwLock<BTreeMap<String, Arc<Entry>>>,
+    closed: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    definition: Arc<Definition>,
+    /// Held while the subscription is started or deleted.
+    turn: tokio::sync::Mutex<()>,
+    phase: Mutex<Phase>,
+}
+
+/// Where a subscription stands on this node.
+#[derive(Debug, Clone)]
+enum Phase {
+    /// No consumer since this process started, or delivery failed.
+    Idle,
+    Running(Arc<Live>),
+    Deleting,
+}
+
+/// What a creator asks for; names and offset already validated.
+#[derive(Debug, Clone)]
+pub struct NewSubscription {
+    /// Name of the subscription.
+    pub id: String,
+    /// Name of the stream to read.
+    pub stream_name: String,
+    /// Seconds until a delivered record is delivered again.
+    pub ack_timeout_secs: i32,
+    /// Most records in flight; 0 delivers nothing.
+    pub max_unacked: i32,
+    /// `SpecialOffset` as sent.
+    pub offset: i32,
+}
+
+impl Entry {
+    fn new(definition: Definition) -> Arc<Self> {
+        let phase = Mutex::new(Phase::Idle);
+        Arc::new(Entry { definition: Arc::new(definition), turn: tokio::sync::Mutex::new(()), phase })
+    }
+
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.phase.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn live(&self) -> Option<Arc<Live>> {
+        match &*self.phase() {
+            Phase::Running(live) => Some(live.clone()),
+            Phase::Idle | Phase::Deleting => None,
+        }
+    }
+}
+
+impl Subscriptions {
+    /// Reads all definitions and finishes what a stop left half done.
+    ///
+    /// # Errors
+    /// What the stores report, and definitions that cannot be read.
+    pub async fn open(
+        log: Arc<dyn LogStore>,
+        meta: Arc<dyn MetaStore>,
+        streams: Arc<Streams>,
+    ) -> Result<Arc<Self>> {
+        let mut entries = BTreeMap::new();
+        let mut incarnations = HashSet::new();
+        for (key, value) in meta.list(DEFINITIONS).await? {
+            let definition = Definition::decode(&key, &value.value)?;
+            incarnations.insert(definition.incarnation);
+            entries.insert(definition.id.clone(), Entry::new(definition));
+        }
+        for (key, _) in meta.list(CHECKPOINTS).await? {
+            let known = Definition::parse_checkpoint(&key)
+                .is_none_or(|(incarnation, _)| incarnations.contains(&incarnation));
+            if !known {
+                meta.delete(&key, Expect::Any).await?;
+            }
+        }
+        let subscriptions = Subscriptions {
+            log,
+            meta,
+            streams,
+            entries: RwLock::new(entries),
+            closed: AtomicBool::new(false),
+        };
+        for stream in subscriptions.streams.archived() {
+            subscriptions.release(stream.id).await?;
+        }
+        Ok(Arc::new(subscriptions))
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<String, Arc<Entry>>> {
+        self.entries.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<String, Arc<Entry>>> {
+        self.entries.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn entry(&self, id: &str) -> Result<Arc<Entry>> {
+        let entry = self.read().get(id).cloned();
+        entry.ok_or_else(|| ServerError::new(Class::SubscriptionNotFound, id))
+    }
+
+    /// True if a subscription reads this stream.
+    pub fn refers_to(&self, stream: StreamId) -> bool {
+        self.read().values().any(|entry| entry.definition.stream == stream)
+    }
+
+    /// True if there is a subscription of this name.
+    pub fn exists(&self, id: &str) -> bool {
+        self.read().contains_key(id)
+    }
+
+    /// The subscription of this name.
+    ///
+    /// # Errors
+    /// [`Class::SubscriptionNotFound`].
+    pub fn get(&self, id: &str) -> Result<Arc<Definition>> {
+        Ok(self.entry(id)?.definition.clone())
+    }
+
+    /// All subscriptions whose name starts with `prefix`, in name order.
+    pub fn with_prefix(&self, prefix: &str) -> Vec<Arc<Definition>> {
+        let entries = self.read();
+        let from = entries.range(prefix.to_owned()..);
+        from.take_while(|(id, _)| id.starts_with(prefix)).map(|(_, entry)| entry.definition.clone()).collect()
+    }
+
+    /// Durable checkpoints by shard, 0 where nothing is committed; nothing at all before the first consumer
+    /// of this process.
+    ///
+    /// # Errors
+    /// [`Class::SubscriptionNotFound`].
+    pub fn checkpoints(&self, id: &str) -> Result<Vec<(ShardId, Lsn)>> {
+        Ok(self.entry(id)?.live().map(|live| live.checkpoints()).unwrap_or_default())
+    }
+
+    /// Attached consumers.
+    ///
+    /// # Errors
+    /// [`Class::SubscriptionNotFound`].
+    pub fn consumers(&self, id: &str) -> Result<Vec<Consumer>> {
+        Ok(self.entry(id)?.live().map(|live| live.consumers()).unwrap_or_default())
+    }
+
+    /// The name under which lists show the stream of a subscription.
+    pub fn stream_name(&self, definition: &Definition) -> String {
+        match self.streams.by_id(definition.stream) {
+            Some(stream) if !stream.archived => stream.name.clone(),
+            _ => "__deleted_stream__".to_owned(),
+        }
+    }
+
+    /// Creates a subscription; durable on return. What is appended afterwards is delivered even to LATEST.
+    ///
+    /// # Errors
+    /// [`Class::NonExistentStream`], [`Class::InvalidSubscriptionOffset`], [`Class::SubscriptionExists`], what
+    /// the stores report.
+    pub async fn create(self: &Arc<Self>, new: NewSubscription) -> Result<Arc<Definition>> {
+        let this = self.clone();
+        in_task(async move { this.create_now(new).await }).await
+    }
+
+    async fn create_now(&self, new: NewSubscription) -> Result<Arc<Definition>> {
+        let _namespace = self.streams.namespace().lock().await;
+        let Some(stream) = self.streams.by_name(&new.stream_name) else {
+            return Err(ServerError::new(Class::NonExistentStream, new.stream_name));
+        };
+        let offset = SpecialOffset::try_from(new.offset)
+            .map_err(|_| ServerError::new(Class::InvalidSubscriptionOffset, new.offset))?;
+        if self.exists(&new.id) {
+            return Err(ServerError::new(Class::SubscriptionExists, new.id));
+        }
+        let mut start = BTreeMap::new();
+        for shard in &stream.shards {
+            let first = match offset {
+                SpecialOffset::Earliest => self.log.trim_point(shard.id)?,
+                SpecialOffset::Latest => self.log.tail(shard.id)?.saturating_add(1),
+            };
+            start.insert(shard.id, first);
+        }
+        let definition = Definition {
+            id: new.id,
+            incarnation: rand::random(),
+            stream: stream.id,
+            stream_name: new.stream_name,
+            ack_timeout_secs: new.ack_timeout_secs,
+            max_unacked: new.max_unacked,
+            offset: new.offset,
+            created_ms: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+            start,
+        };
+        let key = Definition::key(&definition.id);
+        match self.meta.put(&key, definition.encode()?, Expect::Absent).await {
+            Ok(_) => {}
+            Err(StoreError::Conflict { .. }) => {
+                return Err(ServerError::new(Class::SubscriptionExists, definition.id));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let entry = Entry::new(definition);
+        self.write().insert(entry.definition.id.clone(), entry.clone());
+        Ok(entry.definition.clone())
+    }
+
+    /// Deletes a subscription with its checkpoints, and the data of its stream if that was deleted before and
+    /// this was its last reader. With `force` attached consumers are sent away, otherwise they are a reason
+    /// to refuse.
+    ///
+    /// # Errors
+    /// [`Class::SubscriptionNotFound`], [`Class::FoundActiveConsumers`], [`Class::SubscriptionIsDeleting`], what
+    /// the stores report; in the last case the subscription may be gone after a restart.
+    pub async fn delete(self: &Arc<Self>, id: &str, force: bool) -> Result<()> {
+        let entry = self.entry(id)?;
+        let this = self.clone();
+        in_task(async move { this.delete_now(&entry, force).await }).await
+    }
+
+    async fn delete_now(&self, entry: &Entry, force: bool) -> Result<()> {
+        let id = &entry.definition.id;
+        let deleting = || ServerError::new(Class::SubscriptionIsDeleting, id.clone());
+        if matches!(*entry.phase(), Phase::Deleting) {
+            return Err(deleting());
+        }
+        let _turn = entry.turn.lock().await;
+        let live = {
+            let mut phase = entry.phase();
+            let live = match &*phase {
+                Phase::Deleting => return Err(deleting()),
+                Phase::Running(live) => Some(live.clone()),
+                Phase::Idle => None,
+            };
+            if let Some(live) = &live {
+                if force {
+                    live.end(deleting());
+                } else if !live.end_if_idle(deleting()) {
+                    return Err(ServerError::new(Class::FoundActiveConsumers, id.clone()));
+                }
+            }
+            *phase = Phase::Deleting;
+            live
+        };
+        if let Some(live) = live {
+            // Until it is certain that the subscription goes, its checkpoints are worth keeping.
+            if let Err(error) = live.flush().await {
+                tracing::warn!(subscription = id, %error, "last checkpoint not written");
+            }
+            live.seal().await;
+        }
+        if let Err(error) = self.meta.delete(&Definition::key(id), Expect::Any).await {
+            *entry.phase() = Phase::Idle;
+            return Err(error.into());
+        }
+        self.write().remove(id);
+        Live::forget_checkpoints(&entry.definition, &*self.meta).await;
+        if let Err(error) = self.release(entry.definition.stream).await {
+            tracing::warn!(subscription = id, %error, "data of its deleted stream remains until the next start");
+        }
+        Ok(())
+    }
+
+    /// Lets the data of an archived stream go if nothing reads it.
+    async fn release(&self, stream: StreamId) -> Result<()> {
+        let _namespace = self.streams.namespace().lock().await;
+        if self.refers_to(stream) { Ok(()) } else { self.streams.drop_archived(stream).await }
+    }
+
+    /// Attaches the consumer that `first` names; the rest of `requests` are its acknowledgements.
+    ///
+    /// # Errors
+    /// [`Class::SubscriptionNotFound`], [`Class::SubscriptionInvalidError`], [`Class::ConsumerExists`],
+    /// [`Class::ServerNotAvailable`], what the stores report.
+    pub async fn fetch<S>(
+        self: &Arc<Self>,
+        first: StreamingFetchRequest,
+        requests: S,
+        uri: String,
+        user_agent: String,
+    ) -> Result<Fetch>
+    where
+        S: Stream<Item = Result<StreamingFetchRequest, Status>> + Send + Unpin + 'static,
+    {
+        let entry = self.entry(&first.subscription_id)?;
+        let this = self.clone();
+        let live = in_task(async move { this.start(&entry).await }).await?;
+        let fetch = live.attach(&first.consumer_name, uri, user_agent)?;
+        Ok(fetch.read(&first, requests))
+    }
+
+    /// The running subscription, started if need be.
+    async fn start(&self, entry: &Entry) -> Result<Arc<Live>> {
+        let _turn = entry.turn.lock().await;
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(stopping());
+        }
+        let current = entry.phase().clone();
+        match current {
+            Phase::Deleting => {
+                return Err(ServerError::new(Class::SubscriptionInvalidError, entry.definition.id.clone()));
+            }
+            Phase::Running(live) if !live.ended() => return Ok(live),
+            Phase::Running(live) => {
+                // Delivery failed: begin again from what was acknowledged.
+                live.flush().await?;
+                live.seal().await;
+            }
+            Phase::Idle => {}
+        }
+        let live = Live::start(entry.definition.clone(), self.log.clone(), self.meta.clone()).await?;
+        *entry.phase() = Phase::Running(live.clone());
+        Ok(live)
+    }
+
+    /// Ends all consumers with UNAVAILABLE and makes every checkpoint durable; takes no consumers afterwards.
+    pub async fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        let entries: Vec<Arc<Entry>> = self.read().values().cloned().collect();
+        for entry in &entries {
+            if let Some(live) = entry.live() {
+                live.end(stopping());
+            }
+        }
+        for entry in entries {
+            // One that was starting meanwhile has its status by now.
+            let _turn = entry.turn.lock().await;
+            let Some(live) = entry.live() else { continue };
+            live.end(stopping());
+            if let Err(error) = live.flush().await {
+                tracing::warn!(subscription = entry.definition.id, %error, "last checkpoint not written");
+            }
+            live.seal().await;
+        }
+    }
+}
+
+impl Drop for Subscriptions {
+    fn drop(&mut self) {
+        for entry in self.read().values() {
+            if let Some(live) = entry.live() {
+                live.end(stopping());
+            }
+        }
+    }
+}
+
+fn stopping() -> ServerError {
+    ServerError::new(Class::ServerNotAvailable, "the server is stopping")
+}
+
+async fn in_task<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    tokio::spawn(work).await.unwrap_or_else(|error| {
+        Err(ServerError::plain(Code::Internal, format!("a subscription task ended early: {error}")))
+    })
+}
