@@ -202,6 +202,7 @@ struct Inner {
     extra: Option<Value>,
     retryable: bool,
     may_have_been_applied: bool,
+    transport: bool,
     tries: u32,
     elapsed: Duration,
     source: Option<Arc<dyn StdError + Send + Sync>>,
@@ -221,6 +222,7 @@ impl Error {
             extra: None,
             retryable: matches!(kind, ErrorKind::Unavailable | ErrorKind::Routing | ErrorKind::Overloaded),
             may_have_been_applied: kind == ErrorKind::OutcomeUnknown,
+            transport: false,
             tries: 1,
             elapsed: Duration::ZERO,
             source: None,
@@ -231,10 +233,18 @@ impl Error {
     pub(crate) fn from_status(operation: impl Into<Cow<'static, str>>, status: &tonic::Status) -> Self {
         let body = ErrorBody::parse(status.message());
         let never_sent = never_sent(status);
-        let mut error = Error::new(kind_of(status.code(), body.as_ref()), operation);
+        // What a server sent has no source; what broke on the way names it, under changing codes.
+        let transport = status.source().is_some();
+        let kind = match kind_of(status.code(), body.as_ref()) {
+            ErrorKind::Timeout => ErrorKind::Timeout,
+            _ if transport => ErrorKind::Unavailable,
+            kind => kind,
+        };
+        let mut error = Error::new(kind, operation);
         let inner = error.inner_mut();
         inner.status = Some(status.code() as i32 as u8);
-        inner.retryable = is_retryable(status.code(), body.as_ref());
+        inner.transport = transport;
+        inner.retryable = transport || is_retryable(status.code(), body.as_ref());
         inner.may_have_been_applied = !never_sent && is_unclear(status.code(), body.as_ref());
         match body {
             Some(body) => {
@@ -312,6 +322,13 @@ impl Error {
         self
     }
 
+    /// With the answer to `is_transport`.
+    #[must_use]
+    pub(crate) fn with_transport(mut self, transport: bool) -> Self {
+        self.inner_mut().transport = transport;
+        self
+    }
+
     /// With the error below this one.
     #[must_use]
     pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
@@ -386,6 +403,11 @@ impl Error {
         self.0.may_have_been_applied
     }
 
+    /// Whether the connection failed rather than the server refused.
+    pub(crate) fn is_transport(&self) -> bool {
+        self.0.transport
+    }
+
     fn inner_mut(&mut self) -> &mut Inner {
         Arc::make_mut(&mut self.0)
     }
@@ -458,7 +480,9 @@ fn is_wrong_server(body: Option<&ErrorBody>) -> bool {
 fn kind_of(code: Code, body: Option<&ErrorBody>) -> ErrorKind {
     match code {
         Code::Cancelled => ErrorKind::Cancelled,
-        Code::InvalidArgument | Code::OutOfRange => ErrorKind::InvalidArgument,
+        Code::InvalidArgument => ErrorKind::InvalidArgument,
+        // No server sends it; here it says that a message is larger than `max_receive_bytes`.
+        Code::OutOfRange => ErrorKind::Overloaded,
         Code::DeadlineExceeded => ErrorKind::Timeout,
         Code::NotFound => ErrorKind::NotFound,
         Code::AlreadyExists => ErrorKind::AlreadyExists,
@@ -490,8 +514,10 @@ fn is_unclear(code: Code, body: Option<&ErrorBody>) -> bool {
         | Code::Unknown
         | Code::DeadlineExceeded
         | Code::Internal
-        | Code::Unavailable
+        | Code::OutOfRange
         | Code::DataLoss => true,
+        // With a body a server said it; without one the connection may have broken after the call was sent.
+        Code::Unavailable => body.is_none(),
         Code::Aborted => body.is_none_or(|body| body.message != producer_error::SEQUENCE_GAP),
         _ => false,
     }

@@ -1,13 +1,22 @@
 //! Client of HStreamDB: batching, routing, flow control, acks and discovery, once for all languages.
 #![warn(missing_docs)]
 
+mod client;
+mod cluster;
 mod codec;
 mod error;
+mod events;
+mod metrics;
 mod options;
 mod record;
+mod retry;
 mod routing;
 
+pub use client::{Client, ClientBuilder};
+pub use cluster::{Node, NodeAddress, NodeState};
 pub use error::{Error, ErrorKind, Result};
+pub use events::{ClientEvent, Events};
+pub use metrics::MetricsSnapshot;
 pub use options::{OptionKind, OptionScope, OptionSpec, OptionValue, option_table};
 pub use record::{Offset, PayloadKind, ReceivedBatch, ReceivedRecord, Record, RecordBatch, RecordId};
 

@@ -1,0 +1,273 @@
+//! Which nodes there are: what the user gave, what the cluster says, and what failed lately.
+
+use super::address::{HostMapping, NodeAddress};
+use hstreamdb_proto::api::{DescribeClusterResponse, NodeState as WireState, ServerNode};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// How long a node that failed is asked last.
+const SUSPECT_FOR: Duration = Duration::from_secs(2);
+/// More nodes than any cluster has; bounds what an answer can make this client hold.
+const MAX_NODES: usize = 1024;
+
+/// State of a node, as the cluster sees it.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NodeState {
+    /// It starts.
+    Starting,
+    /// It serves.
+    Running,
+    /// It does not answer the others.
+    Unavailable,
+    /// It is gone.
+    Dead,
+}
+
+impl NodeState {
+    /// Name in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            NodeState::Starting => "starting",
+            NodeState::Running => "running",
+            NodeState::Unavailable => "unavailable",
+            NodeState::Dead => "dead",
+        }
+    }
+
+    pub(crate) fn from_wire(state: i32) -> Self {
+        match WireState::try_from(state) {
+            Ok(WireState::Starting) => NodeState::Starting,
+            Ok(WireState::Running) => NodeState::Running,
+            Ok(WireState::Dead) => NodeState::Dead,
+            // A state this version does not know is none to send calls to.
+            Ok(WireState::Unavailable) | Err(_) => NodeState::Unavailable,
+        }
+    }
+}
+
+/// A node of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Number of the node in its cluster.
+    pub id: u32,
+    /// Where this client connects to it, after `host_mapping`.
+    pub address: NodeAddress,
+    /// Its state as the cluster sees it.
+    pub state: NodeState,
+    /// Version of its software, empty when it does not say.
+    pub version: String,
+}
+
+/// All nodes of a description; those without a usable address are left out.
+pub(crate) fn nodes_of(response: &DescribeClusterResponse, mapping: &HostMapping) -> Vec<Node> {
+    let node = |node: &ServerNode, state| {
+        Some(Node {
+            id: node.id,
+            address: mapping.node(node)?,
+            state,
+            version: node.version.as_ref().map(|version| version.version.clone()).unwrap_or_default(),
+        })
+    };
+    let mut nodes: Vec<Node> = response
+        .server_nodes_status
+        .iter()
+        .filter_map(|status| node(status.node.as_ref()?, NodeState::from_wire(status.state)))
+        .take(MAX_NODES)
+        .collect();
+    for running in response.server_nodes.iter().take(MAX_NODES) {
+        if !nodes.iter().any(|known| known.id == running.id)
+            && let Some(running) = node(running, NodeState::Running)
+        {
+            nodes.push(running);
+        }
+    }
+    nodes
+}
+
+/// What changed with a new list.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    pub added: Vec<Node>,
+    pub removed: Vec<Node>,
+}
+
+/// The nodes of one client.
+#[derive(Debug)]
+pub(crate) struct Members {
+    bootstrap: Vec<NodeAddress>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    nodes: Vec<Node>,
+    suspects: HashMap<NodeAddress, Instant>,
+    preferred: Option<NodeAddress>,
+}
+
+impl Members {
+    pub(crate) fn new(bootstrap: Vec<NodeAddress>) -> Self {
+        Members { bootstrap, state: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is consistent between any two statements, so a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The nodes as the cluster named them last.
+    pub(crate) fn nodes(&self) -> Vec<Node> {
+        self.lock().nodes.clone()
+    }
+
+    /// Takes a new list. Suspicion stays: the cluster may be slower to notice than this client.
+    pub(crate) fn replace(&self, nodes: Vec<Node>) -> Changes {
+        let running = |list: &[Node], node: &Node| {
+            list.iter().any(|other| other.address == node.address && other.state == NodeState::Running)
+        };
+        let mut state = self.lock();
+        let mut changes = Changes::default();
+        for node in nodes.iter().filter(|node| node.state == NodeState::Running) {
+            if !running(&state.nodes, node) {
+                changes.added.push(node.clone());
+            }
+        }
+        for node in state.nodes.iter().filter(|node| node.state == NodeState::Running) {
+            if !running(&nodes, node) {
+                changes.removed.push(node.clone());
+            }
+        }
+        state.nodes = nodes;
+        state.suspects.retain(|_, since| since.elapsed() < SUSPECT_FOR);
+        changes
+    }
+
+    /// Prefers a node for calls that any node can answer, so that one connection serves them all.
+    pub(crate) fn prefer(&self, address: &NodeAddress) {
+        let mut state = self.lock();
+        if state.preferred.as_ref() != Some(address) {
+            state.preferred = Some(address.clone());
+        }
+        state.suspects.remove(address);
+    }
+
+    /// Asks this node last for a while. Tells whether it was not suspect before.
+    pub(crate) fn suspect(&self, address: &NodeAddress) -> bool {
+        let mut state = self.lock();
+        if state.preferred.as_ref() == Some(address) {
+            state.preferred = None;
+        }
+        let before = state.suspects.insert(address.clone(), Instant::now());
+        before.is_none_or(|since| since.elapsed() >= SUSPECT_FOR)
+    }
+
+    pub(crate) fn is_suspect(&self, address: &NodeAddress) -> bool {
+        self.lock().suspects.get(address).is_some_and(|since| since.elapsed() < SUSPECT_FOR)
+    }
+
+    /// Every address there is, best first: the preferred one, running nodes in the order `shift` begins at, what the
+    /// user gave, nodes that are not running, and at last those that failed lately.
+    pub(crate) fn candidates(&self, shift: usize) -> Vec<NodeAddress> {
+        let state = self.lock();
+        let suspect = |address: &NodeAddress| {
+            state.suspects.get(address).is_some_and(|since| since.elapsed() < SUSPECT_FOR)
+        };
+        let running: Vec<_> = state
+            .nodes
+            .iter()
+            .filter(|node| node.state == NodeState::Running)
+            .map(|node| &node.address)
+            .collect();
+        let (first, second) = running.split_at(if running.is_empty() { 0 } else { shift % running.len() });
+        let others =
+            state.nodes.iter().filter(|node| node.state != NodeState::Running).map(|node| &node.address);
+        let all = (state.preferred.iter())
+            .chain(second.iter().copied())
+            .chain(first.iter().copied())
+            .chain(self.bootstrap.iter())
+            .chain(others);
+        let mut good: Vec<NodeAddress> = Vec::new();
+        let mut bad: Vec<NodeAddress> = Vec::new();
+        for address in all {
+            let list = if suspect(address) { &mut bad } else { &mut good };
+            if !list.contains(address) {
+                list.push(address.clone());
+            }
+        }
+        // The one that failed longest ago first.
+        bad.sort_by_key(|address| state.suspects.get(address).copied());
+        good.append(&mut bad);
+        good
+    }
+
+    /// What the user gave; kept for ever.
+    pub(crate) fn bootstrap(&self) -> &[NodeAddress] {
+        &self.bootstrap
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hstreamdb_proto::api::ServerNodeStatus;
+
+    fn address(name: &str) -> NodeAddress {
+        NodeAddress::new(name, 1)
+    }
+
+    fn node(id: u32, name: &str, state: NodeState) -> Node {
+        Node { id, address: address(name), state, version: String::new() }
+    }
+
+    fn names(members: &Members, shift: usize) -> Vec<String> {
+        members.candidates(shift).iter().map(|address| address.host().to_owned()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_nodes_are_asked_last_and_for_a_while_only() {
+        let members = Members::new(vec![address("boot")]);
+        members.replace(vec![node(1, "a", NodeState::Running), node(2, "b", NodeState::Running)]);
+        assert_eq!(names(&members, 0), ["a", "b", "boot"]);
+        assert_eq!(names(&members, 1), ["b", "a", "boot"]);
+        members.prefer(&address("b"));
+        assert_eq!(names(&members, 0), ["b", "a", "boot"]);
+        assert!(members.suspect(&address("b")));
+        assert!(!members.suspect(&address("b")));
+        assert_eq!(names(&members, 0), ["a", "boot", "b"]);
+        tokio::time::advance(SUSPECT_FOR).await;
+        assert_eq!(names(&members, 0), ["a", "b", "boot"]);
+    }
+
+    #[test]
+    fn bootstrap_addresses_are_kept_when_the_cluster_names_others() {
+        let members = Members::new(vec![address("boot")]);
+        let changes = members.replace(vec![node(1, "a", NodeState::Running)]);
+        assert_eq!(changes.added.len(), 1);
+        let changes = members.replace(vec![node(1, "a", NodeState::Dead)]);
+        assert_eq!(changes.removed.len(), 1);
+        assert_eq!(names(&members, 0), ["boot", "a"]);
+    }
+
+    #[test]
+    fn nodes_without_a_usable_address_are_left_out() {
+        let wire = |id, host: &str, port| ServerNode { id, host: host.into(), port, version: None };
+        let response = DescribeClusterResponse {
+            server_nodes: vec![wire(1, "a", 6570), wire(2, "", 6570), wire(3, "c", 0), wire(4, "d", 70_000)],
+            server_nodes_status: vec![
+                ServerNodeStatus { node: Some(wire(1, "a", 6570)), state: 1 },
+                ServerNodeStatus { node: Some(wire(5, "e", 6570)), state: 3 },
+                ServerNodeStatus { node: Some(wire(6, "f", 6570)), state: 99 },
+                ServerNodeStatus { node: None, state: 1 },
+            ],
+            ..Default::default()
+        };
+        let nodes = nodes_of(&response, &HostMapping::default());
+        let shown: Vec<_> = nodes.iter().map(|node| (node.id, node.state)).collect();
+        assert_eq!(shown, [(1, NodeState::Running), (5, NodeState::Dead), (6, NodeState::Unavailable)]);
+    }
+}

@@ -1,0 +1,325 @@
+//! The cluster as one client sees it: nodes, connections, owners, and calls that find their way.
+
+mod address;
+mod auth;
+mod call;
+mod discovery;
+mod members;
+mod pool;
+mod resolver;
+mod settings;
+mod tls;
+mod url;
+
+pub use address::NodeAddress;
+pub use members::{Node, NodeState};
+
+pub(crate) use call::Target;
+pub(crate) use members::nodes_of;
+pub(crate) use pool::ApiClient;
+pub(crate) use resolver::Resource;
+pub(crate) use settings::{RawSettings, Settings};
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    events::{ClientEvent, EventSender},
+    metrics::Metrics,
+    retry::{Backoff, RetryPolicy},
+};
+use futures::future::{BoxFuture, join_all};
+use hstreamdb_proto::metadata::{CAPABILITIES, CAPABILITY_PRODUCER_SEQUENCE};
+use members::Members;
+use pool::Pool;
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use resolver::Resolver;
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
+
+/// What a server can do beyond the published protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Capabilities {
+    /// It orders and deduplicates appends by producer, epoch and sequence.
+    pub producer_sequence: bool,
+}
+
+impl Capabilities {
+    /// From response metadata; `None` when the server announces nothing there.
+    pub(crate) fn from_metadata(metadata: &MetadataMap) -> Option<Self> {
+        let text = metadata.get(CAPABILITIES)?.to_str().ok()?;
+        let has = |name| text.split(',').any(|part| part.trim() == name);
+        Some(Capabilities { producer_sequence: has(CAPABILITY_PRODUCER_SEQUENCE) })
+    }
+}
+
+/// Something made from a client that must end before the client does.
+pub(crate) trait Closable: Send + Sync {
+    /// Ends in order within the time: flushes, hands back, resolves everything. Idempotent.
+    fn close(&self, timeout: Duration) -> BoxFuture<'static, Result<()>>;
+}
+
+/// Shared by a client and everything made from it; the background work ends with the last clone or with `close`.
+#[derive(Clone)]
+pub(crate) struct Cluster(Arc<Inner>);
+
+pub(crate) struct Inner {
+    settings: Settings,
+    members: Members,
+    pool: Pool,
+    resolver: Resolver,
+    capabilities: Mutex<HashMap<NodeAddress, Capabilities>>,
+    metrics: Arc<Metrics>,
+    events: EventSender,
+    closed: CancellationToken,
+    closing: tokio::sync::Mutex<()>,
+    closables: Mutex<Vec<Weak<dyn Closable>>>,
+    refresh: Arc<Notify>,
+    random: Mutex<StdRng>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.closed.cancel();
+    }
+}
+
+impl Cluster {
+    fn new(settings: Settings) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        Cluster(Arc::new(Inner {
+            members: Members::new(settings.bootstrap.clone()),
+            pool: Pool::new(settings.connection.clone(), metrics.clone()),
+            settings,
+            resolver: Resolver::default(),
+            capabilities: Mutex::default(),
+            metrics,
+            events: EventSender::new(),
+            closed: CancellationToken::new(),
+            closing: tokio::sync::Mutex::default(),
+            closables: Mutex::default(),
+            refresh: Arc::new(Notify::new()),
+            random: Mutex::new(StdRng::from_os_rng()),
+        }))
+    }
+
+    /// The checked options of the client.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// Deadline of one try of a unary call.
+    pub(crate) fn request_timeout(&self) -> Duration {
+        self.0.settings.request_timeout
+    }
+
+    /// Shape of the pauses between tries.
+    pub(crate) fn retry_policy(&self) -> RetryPolicy {
+        self.0.settings.retry
+    }
+
+    /// Most bytes a received batch may decompress to: batches grow when decompressed, but not without end.
+    pub(crate) fn decoded_limit(&self) -> usize {
+        self.0.settings.connection.max_receive_bytes.saturating_mul(4)
+    }
+
+    /// Counters of the client.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// Where events go.
+    pub(crate) fn events(&self) -> &EventSender {
+        &self.0.events
+    }
+
+    /// The nodes as the cluster named them last.
+    pub(crate) fn nodes(&self) -> Vec<Node> {
+        self.0.members.nodes()
+    }
+
+    /// A client over the node's connection, without a deadline: for streaming calls, and for callers that keep
+    /// their own.
+    ///
+    /// # Errors
+    /// `Unavailable` within the connect timeout, `Closed`. Nothing was sent then.
+    pub(crate) async fn channel(&self, address: &NodeAddress) -> Result<ApiClient> {
+        self.client(address, None).await
+    }
+
+    /// The same with a deadline that the server is told, for unary calls.
+    pub(crate) async fn channel_with_deadline(
+        &self,
+        address: &NodeAddress,
+        timeout: Duration,
+    ) -> Result<ApiClient> {
+        self.client(address, Some(timeout)).await
+    }
+
+    /// A client over a new connection of its own, for a stream whose slow reader must not hold up the window that
+    /// other calls share. The connection ends with the last clone of what is returned.
+    ///
+    /// # Errors
+    /// As [`channel`](Self::channel).
+    pub(crate) async fn dedicated(&self, address: &NodeAddress) -> Result<ApiClient> {
+        tokio::select! {
+            biased;
+            () = self.closed() => Err(self.closed_error("connect")),
+            client = self.0.pool.dedicated(address) => {
+                if let Err(error) = &client {
+                    self.mark_suspect(address, error);
+                }
+                client
+            }
+        }
+    }
+
+    async fn client(&self, address: &NodeAddress, timeout: Option<Duration>) -> Result<ApiClient> {
+        tokio::select! {
+            biased;
+            () = self.closed() => Err(self.closed_error("connect")),
+            client = self.0.pool.client(address, timeout) => {
+                if let Err(error) = &client {
+                    self.mark_suspect(address, error);
+                }
+                client
+            }
+        }
+    }
+
+    /// After a failure on the way to a node: its connection is dropped, others are preferred for a while, and the
+    /// node list is refreshed soon.
+    pub(crate) fn mark_suspect(&self, address: &NodeAddress, error: &Error) {
+        self.0.pool.discard(address);
+        if self.0.members.suspect(address) {
+            self.0.resolver.forget_node(address);
+            self.lock_capabilities().remove(address);
+            self.0.metrics.node_suspects.add(1);
+            tracing::debug!(node = %address, %error, "node is suspect");
+            self.0.events.send(ClientEvent::NodeSuspect { address: address.clone(), error: error.clone() });
+        }
+        self.0.refresh.notify_one();
+    }
+
+    /// Whether a call to the node failed on the way lately.
+    pub(crate) fn is_suspect(&self, address: &NodeAddress) -> bool {
+        self.0.members.is_suspect(address)
+    }
+
+    /// What the node can do; asks it once when it is not known.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub(crate) async fn capabilities(&self, address: &NodeAddress) -> Result<Capabilities> {
+        if let Some(known) = self.lock_capabilities().get(address) {
+            return Ok(*known);
+        }
+        self.describe(Target::Node(address.clone())).await?;
+        Ok(self.lock_capabilities().get(address).copied().unwrap_or_default())
+    }
+
+    /// Learns from the metadata of an answer.
+    pub(crate) fn note_capabilities(&self, address: &NodeAddress, metadata: &MetadataMap) {
+        if let Some(seen) = Capabilities::from_metadata(metadata) {
+            self.lock_capabilities().insert(address.clone(), seen);
+        }
+    }
+
+    /// A random number in `0.0..1.0`.
+    pub(crate) fn random_unit(&self) -> f64 {
+        self.lock_random().random()
+    }
+
+    /// Random bits, for ids and names.
+    pub(crate) fn random_u128(&self) -> u128 {
+        self.lock_random().random()
+    }
+
+    /// The pauses of the client's retry policy, for code with its own loop.
+    pub(crate) fn backoff(&self) -> Backoff<impl FnMut() -> f64 + use<>> {
+        let cluster = self.clone();
+        self.0.settings.retry.backoff(move || cluster.random_unit())
+    }
+
+    /// Whether the client was closed; nothing works from then on.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.closed.is_cancelled()
+    }
+
+    /// Resolves when the client is closed.
+    pub(crate) async fn closed(&self) {
+        self.0.closed.cancelled().await;
+    }
+
+    /// The error of everything that is tried after `close`.
+    pub(crate) fn closed_error(&self, operation: &'static str) -> Error {
+        Error::new(ErrorKind::Closed, operation).with_message("the client is closed")
+    }
+
+    /// Takes part in `close`.
+    ///
+    /// # Errors
+    /// `Closed` when the client is closed already.
+    pub(crate) fn register(&self, closable: Weak<dyn Closable>) -> Result<()> {
+        let mut closables = self.lock_closables();
+        if self.is_closed() {
+            return Err(self.closed_error("register with client"));
+        }
+        closables.retain(|known| known.strong_count() > 0);
+        closables.push(closable);
+        Ok(())
+    }
+
+    /// Ends everything made from the client in order, within the time, and then the client. The first error is
+    /// returned; the client is closed all the same.
+    pub(crate) async fn close(&self, timeout: Duration) -> Result<()> {
+        let in_order = async {
+            // A second caller waits for the first.
+            let _closing = self.0.closing.lock().await;
+            if self.is_closed() {
+                return Ok(());
+            }
+            let closables: Vec<_> = self.lock_closables().iter().filter_map(Weak::upgrade).collect();
+            let results = join_all(closables.iter().map(|closable| closable.close(timeout))).await;
+            results.into_iter().find(Result::is_err).unwrap_or(Ok(()))
+        };
+        let result = tokio::time::timeout(timeout, in_order).await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Timeout, "close client").with_message(format!(
+                "producers or consumers did not finish within {timeout:?}; what they held is resolved as closed"
+            )))
+        });
+        {
+            let mut closables = self.lock_closables();
+            if !self.is_closed() {
+                self.0.closed.cancel();
+                self.0.events.send(ClientEvent::Closed);
+            }
+            closables.clear();
+        }
+        self.0.pool.retain(|_| false);
+        result
+    }
+
+    fn lock_closables(&self) -> MutexGuard<'_, Vec<Weak<dyn Closable>>> {
+        self.0.closables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_capabilities(&self) -> MutexGuard<'_, HashMap<NodeAddress, Capabilities>> {
+        self.0.capabilities.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_random(&self) -> MutexGuard<'_, StdRng> {
+        self.0.random.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("members", &self.0.members).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,78 @@
+//! Who owns what, as last looked up.
+
+use super::address::NodeAddress;
+use hstreamdb_proto::api::ResourceType;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// Entries kept; when full the cache starts over, which costs one lookup per resource.
+const CAPACITY: usize = 100_000;
+
+/// Something that has an owner.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Resource {
+    Shard(u64),
+    Subscription(String),
+    /// Looked up by type; owners are not cached.
+    Other(ResourceType, String),
+}
+
+/// Owners by resource.
+#[derive(Debug, Default)]
+pub(crate) struct Resolver {
+    owners: Mutex<HashMap<Resource, NodeAddress>>,
+}
+
+impl Resolver {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Resource, NodeAddress>> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn get(&self, resource: &Resource) -> Option<NodeAddress> {
+        self.lock().get(resource).cloned()
+    }
+
+    pub(crate) fn put(&self, resource: Resource, owner: NodeAddress) {
+        if matches!(resource, Resource::Other(..)) {
+            return;
+        }
+        let mut owners = self.lock();
+        if owners.len() >= CAPACITY && !owners.contains_key(&resource) {
+            owners.clear();
+        }
+        owners.insert(resource, owner);
+    }
+
+    pub(crate) fn forget(&self, resource: &Resource) {
+        self.lock().remove(resource);
+    }
+
+    /// Forgets everything at a node, after it failed.
+    pub(crate) fn forget_node(&self, address: &NodeAddress) {
+        self.lock().retain(|_, owner| owner != address);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners_are_forgotten_one_by_one_and_by_node() {
+        let resolver = Resolver::default();
+        let (a, b) = (NodeAddress::new("a", 1), NodeAddress::new("b", 1));
+        resolver.put(Resource::Shard(1), a.clone());
+        resolver.put(Resource::Shard(2), a.clone());
+        resolver.put(Resource::Subscription("s".into()), b.clone());
+        resolver.put(Resource::Other(ResourceType::ResQuery, "q".into()), b.clone());
+        resolver.forget(&Resource::Shard(1));
+        assert_eq!(resolver.get(&Resource::Shard(1)), None);
+        assert_eq!(resolver.get(&Resource::Shard(2)), Some(a.clone()));
+        resolver.forget_node(&a);
+        assert_eq!(resolver.get(&Resource::Shard(2)), None);
+        assert_eq!(resolver.get(&Resource::Subscription("s".into())), Some(b));
+        assert_eq!(resolver.get(&Resource::Other(ResourceType::ResQuery, "q".into())), None);
+    }
+}
