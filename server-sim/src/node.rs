@@ -9,7 +9,8 @@ use crate::stats::Stats;
 use crate::store::disk::{Disk, LocalDisk};
 use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use crate::store::{LogStore, StoreError};
-use crate::stream::{StreamId, Streams};
+use crate::stream::Streams;
+use crate::subscription::Subscriptions;
 use hstreamdb_proto::DEFAULT_PORT;
 use hstreamdb_proto::api::h_stream_api_server::HStreamApiServer;
 use std::io;
@@ -122,19 +123,13 @@ pub struct NodeContext {
     pub(crate) started: Instant,
     pub(crate) log: Arc<dyn LogStore>,
     pub(crate) streams: Arc<Streams>,
+    pub(crate) subscriptions: Arc<Subscriptions>,
     pub(crate) readers: PolledReaders,
     pub(crate) stats: Stats,
     /// Room for appends that wait for their predecessors.
     pub(crate) parked_appends: Semaphore,
     /// Cancelled when the node stops; long calls end then.
     pub(crate) stop: CancellationToken,
-}
-
-impl NodeContext {
-    /// Whether a subscription still reads this stream.
-    pub(crate) fn subscribed(&self, _stream: StreamId) -> bool {
-        false
-    }
 }
 
 /// A running node. Dropping it stops listening at once; [`Node::shutdown`] is the orderly way.
@@ -168,6 +163,8 @@ impl Node {
             .map_err(|source| StartError::Store { path: path.clone(), source })?;
         let unusable = |source| StartError::Catalogue { path: path.clone(), source };
         let streams = Streams::open(store.log(), store.meta()).await.map_err(unusable)?;
+        let subscriptions =
+            Subscriptions::open(store.log(), store.meta(), streams.clone()).await.map_err(unusable)?;
 
         let advertised_host = config.advertised_address.clone().unwrap_or_else(|| {
             let unspecified = config.bind_address.is_unspecified();
@@ -179,6 +176,7 @@ impl Node {
             started: Instant::now(),
             log: store.log(),
             streams,
+            subscriptions,
             readers: PolledReaders::new(store.log(), store.meta()),
             stats: Stats::default(),
             parked_appends: Semaphore::new(MAX_PARKED_APPENDS),
@@ -209,7 +207,11 @@ impl Node {
     /// the store is closed in any case. Everything acknowledged is on disk with or without this.
     pub async fn shutdown(mut self, timeout: Duration) {
         self.context.stop.cancel();
-        if tokio::time::timeout(timeout, &mut self.server).await.is_err() {
+        let deadline = Instant::now() + timeout;
+        if tokio::time::timeout_at(deadline, self.context.subscriptions.close()).await.is_err() {
+            tracing::warn!("some consumers did not end in time");
+        }
+        if tokio::time::timeout_at(deadline, &mut self.server).await.is_err() {
             tracing::warn!("some calls did not end in time and are cut off");
             self.server.abort();
         }

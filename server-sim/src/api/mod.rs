@@ -67,9 +67,37 @@ fn responses<T: Send + 'static>(
     ReceiverStream::new(receiver).map_err(status).boxed()
 }
 
+async fn create_subscription(
+    node: &Arc<NodeContext>,
+    request: wire::Subscription,
+) -> Result<wire::Subscription> {
+    subscription::create(&node.subscriptions, request).await
+}
+
+async fn delete_subscription(
+    node: &Arc<NodeContext>,
+    request: wire::DeleteSubscriptionRequest,
+) -> Result<()> {
+    subscription::delete(&node.subscriptions, request).await
+}
+
+async fn fetch(
+    node: &Arc<NodeContext>,
+    request: Request<Streaming<wire::StreamingFetchRequest>>,
+) -> Result<BoxStream<'static, Result<wire::StreamingFetchResponse, Status>>> {
+    let uri = request.remote_addr().map(|address| address.to_string()).unwrap_or_default();
+    let agent =
+        request.metadata().get("user-agent").and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    let agent = agent.to_owned();
+    let responses =
+        subscription::streaming_fetch(&node.subscriptions, request.into_inner(), uri, agent).await?;
+    Ok(responses.boxed())
+}
+
 macro_rules! service {
     (
         messages { $($call:ident($request:ident) -> $response:ty = $handler:path;)* }
+        subscriptions { $($sub:ident($sub_request:ident) -> $sub_response:ty = $sub_handler:path;)* }
         whole { $($whole:ident($whole_request:ty) -> $whole_response:ty = $whole_handler:path;)* }
         streams { $($stream:ident: $stream_type:ident($stream_request:ty) -> $stream_response:ty = $stream_handler:path;)* }
         missing { $($missing:ident($missing_request:ident) -> $missing_response:ty = $name:literal;)* }
@@ -79,6 +107,13 @@ macro_rules! service {
             $(
                 async fn $call(&self, request: Request<wire::$request>) -> Result<Response<$response>, Status> {
                     $handler(&self.node, request.into_inner()).await.map(Response::new).map_err(status)
+                }
+            )*
+            $(
+                async fn $sub(&self, request: Request<wire::$sub_request>) -> Result<Response<$sub_response>, Status> {
+                    $sub_handler(&self.node.subscriptions, request.into_inner())
+                        .map(Response::new)
+                        .map_err(status)
                 }
             )*
             $(
@@ -140,6 +175,17 @@ service! {
             = cluster::lookup_shard_reader;
         send_admin_command(AdminCommandRequest) -> wire::AdminCommandResponse = cluster::admin_command;
         get_stats(GetStatsRequest) -> wire::GetStatsResponse = stats::get;
+        create_subscription(Subscription) -> wire::Subscription = create_subscription;
+        delete_subscription(DeleteSubscriptionRequest) -> () = delete_subscription;
+    }
+    subscriptions {
+        get_subscription(GetSubscriptionRequest) -> wire::GetSubscriptionResponse = subscription::get;
+        list_subscriptions(ListSubscriptionsRequest) -> wire::ListSubscriptionsResponse = subscription::list;
+        list_subscriptions_with_prefix(ListSubscriptionsWithPrefixRequest) -> wire::ListSubscriptionsResponse
+            = subscription::list_with_prefix;
+        list_consumers(ListConsumersRequest) -> wire::ListConsumersResponse = subscription::list_consumers;
+        check_subscription_exist(CheckSubscriptionExistRequest) -> wire::CheckSubscriptionExistResponse
+            = subscription::check_exist;
     }
     whole {
         append(wire::AppendRequest) -> wire::AppendResponse = append::append;
@@ -155,18 +201,9 @@ service! {
         read_stream_by_key: ReadStreamByKeyStream(Streaming<wire::ReadStreamByKeyRequest>)
             -> wire::ReadStreamByKeyResponse = reading::by_key;
         streaming_fetch: StreamingFetchStream(Streaming<wire::StreamingFetchRequest>)
-            -> wire::StreamingFetchResponse = reading::no_fetch;
+            -> wire::StreamingFetchResponse = fetch;
     }
     missing {
-        create_subscription(Subscription) -> wire::Subscription = "subscriptions";
-        get_subscription(GetSubscriptionRequest) -> wire::GetSubscriptionResponse = "subscriptions";
-        list_subscriptions(ListSubscriptionsRequest) -> wire::ListSubscriptionsResponse = "subscriptions";
-        list_subscriptions_with_prefix(ListSubscriptionsWithPrefixRequest) -> wire::ListSubscriptionsResponse
-            = "subscriptions";
-        list_consumers(ListConsumersRequest) -> wire::ListConsumersResponse = "subscriptions";
-        check_subscription_exist(CheckSubscriptionExistRequest) -> wire::CheckSubscriptionExistResponse
-            = "subscriptions";
-        delete_subscription(DeleteSubscriptionRequest) -> () = "subscriptions";
         per_stream_time_series_stats(PerStreamTimeSeriesStatsRequest)
             -> wire::PerStreamTimeSeriesStatsResponse = "time series";
         per_stream_time_series_stats_all(PerStreamTimeSeriesStatsAllRequest)

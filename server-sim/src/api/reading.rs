@@ -79,13 +79,6 @@ pub(super) async fn by_key(
     Ok(responses(receiver))
 }
 
-pub(super) async fn no_fetch(
-    _: &Arc<NodeContext>,
-    _: Request<Streaming<wire::StreamingFetchRequest>>,
-) -> Result<Responses<wire::StreamingFetchResponse>> {
-    Err(ServerError::plain(Code::Unimplemented, "this server does not have subscriptions"))
-}
-
 fn start<R: Send + 'static>(
     node: &NodeContext,
     plan: ReadPlan,

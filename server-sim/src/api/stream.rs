@@ -55,7 +55,7 @@ pub(super) async fn delete(node: &Arc<NodeContext>, request: wire::DeleteStreamR
                 false => Err(ServerError::new(Class::StreamNotFound, request.stream_name)),
             };
         };
-        let subscribed = node.subscribed(stream.id);
+        let subscribed = node.subscriptions.refers_to(stream.id);
         if subscribed && !request.force {
             return Err(ServerError::new(Class::FoundSubscription, Value::Null));
         }
