@@ -4,20 +4,26 @@
 mod client;
 mod cluster;
 mod codec;
+mod consumer;
 mod error;
 mod events;
 mod metrics;
 mod options;
+mod reader;
 mod record;
 mod retry;
 mod routing;
 
 pub use client::{Client, ClientBuilder};
 pub use cluster::{Node, NodeAddress, NodeState};
+pub use consumer::{
+    Consumer, ConsumerBuilder, ConsumerEvent, ConsumerSink, ConsumerState, ConsumerStats, StopReport,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use events::{ClientEvent, Events};
 pub use metrics::MetricsSnapshot;
 pub use options::{OptionKind, OptionScope, OptionSpec, OptionValue, option_table};
+pub use reader::{Reader, ReaderBuilder};
 pub use record::{Offset, PayloadKind, ReceivedBatch, ReceivedRecord, Record, RecordBatch, RecordId};
 
 /// Version of this crate, as it appears in the user agent.

@@ -1,0 +1,287 @@
+//! The task behind a consumer: attaches it, attaches it again after every loss, and ends it.
+
+use super::event::{ConsumerEvent, ConsumerState, StopReport};
+use super::session::{End, Incoming, Session, first_message, note_checkpoints};
+use super::shared::{Control, Shared};
+use crate::cluster::Cluster;
+use crate::error::{Error, ErrorKind, Result};
+use futures::FutureExt as _;
+use hstreamdb_proto::api::{GetSubscriptionRequest, GetSubscriptionResponse};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// Messages between the session and the connection; acknowledgements wait in the ledger, not here.
+const REQUESTS_AHEAD: usize = 4;
+/// A name found taken this often in a row is given up for one with a suffix. Until then the taken one is
+/// probably our own previous session, which the server has not seen die yet.
+const NAME_TAKEN_LIMIT: u32 = 3;
+/// A session that lived this long, or delivered something, was a working one: pauses start small again.
+const WORKING_SESSION: Duration = Duration::from_secs(5);
+/// The server's class for a subscription that is going away, in an ABORTED status.
+const DELETING: &str = "SubscriptionIsDeleting";
+/// The class with which a lookup reports a cluster that has no node to offer, in a NOT_FOUND status.
+const NO_NODES: &str = "NodesNotFound";
+
+pub(super) struct Worker {
+    pub shared: Arc<Shared>,
+    pub cluster: Cluster,
+    pub control: watch::Receiver<Control>,
+    /// Name without a suffix.
+    pub base_name: String,
+    /// Creation time of the subscription as first seen, to tell a new one of the same name.
+    pub created: Option<(i64, i32)>,
+    /// How often in a row the name was taken.
+    pub taken: u32,
+}
+
+impl Worker {
+    /// Runs the consumer to its end. The report is published whatever happens, also when the task is dropped.
+    pub async fn run(mut self) {
+        let mut finish = Finish { shared: Arc::clone(&self.shared), clean: false };
+        let policy = self.cluster.retry_policy().unlimited();
+        let mut pauses = policy.backoff(rand::random::<f64>);
+        loop {
+            let started = Instant::now();
+            let mut delivered = false;
+            let error = match self.attach(&mut delivered).await {
+                End::Left => {
+                    finish.clean = true;
+                    return;
+                }
+                End::TimedOut => return,
+                End::Lost(error) => error,
+            };
+            self.shared.book().ledger.session_lost();
+            self.note_name(&error);
+            if is_final(&error) {
+                self.shared.prefetch.fail(error);
+                return;
+            }
+            if delivered || started.elapsed() >= WORKING_SESSION {
+                pauses = policy.backoff(rand::random::<f64>);
+            }
+            let delay = pauses.next().unwrap_or(policy.max);
+            self.shared.reconnects.fetch_add(1, Ordering::Relaxed);
+            self.cluster.metrics().consumer_reconnects.add(1);
+            if matches!(*self.control.borrow(), Control::Run) {
+                self.shared.set_state(match *self.shared.state.borrow() {
+                    ConsumerState::Connecting => ConsumerState::Connecting,
+                    _ => ConsumerState::Reconnecting,
+                });
+            }
+            self.shared.event(ConsumerEvent::Reconnecting { error, delay });
+            let left = tokio::select! {
+                end = leave_now(&self.shared, self.control.clone()) => Some(end),
+                () = tokio::time::sleep(delay) => None,
+            };
+            if let Some(end) = left {
+                finish.clean = matches!(end, End::Left);
+                return;
+            }
+        }
+    }
+
+    /// One attachment, from the lookup to its end.
+    async fn attach(&mut self, delivered: &mut bool) -> End {
+        let shared = Arc::clone(&self.shared);
+        let leave = leave_now(&shared, self.control.clone());
+        let opened = tokio::select! {
+            end = leave => return end,
+            opened = self.open() => opened,
+        };
+        let mut session = match opened {
+            Ok(session) => session,
+            Err(error) => return End::Lost(error),
+        };
+        let end = session.run().await;
+        *delivered = session.delivered;
+        if let End::Lost(error) = &end
+            && error.is_transport()
+        {
+            self.cluster.mark_suspect(&session.address, error);
+        }
+        end
+    }
+
+    /// Finds the owner, confirms what its checkpoints cover and starts the call.
+    async fn open(&mut self) -> Result<Session> {
+        let shared = Arc::clone(&self.shared);
+        let node = self.cluster.owner_of_subscription(&shared.subscription).await?;
+        let channel = self.cluster.dedicated(&node).await?;
+        let ask = {
+            let (channel, subscription) = (channel.clone(), shared.subscription.clone());
+            let timeout = self.cluster.request_timeout();
+            move || {
+                let mut channel = channel.clone();
+                let request = GetSubscriptionRequest { id: subscription.clone() };
+                async move {
+                    let answer = tokio::time::timeout(timeout, channel.get_subscription(request)).await;
+                    match answer {
+                        Ok(Ok(answer)) => Ok(answer.into_inner()),
+                        Ok(Err(status)) => Err(Error::from_status("get subscription", &status)),
+                        Err(_) => Err(Error::new(ErrorKind::Timeout, "get subscription")),
+                    }
+                }
+                .boxed()
+            }
+        };
+        // Not every server offers it to us (the owner may have moved meanwhile), and the fetch says best what is wrong.
+        if let Ok(answer) = ask().await {
+            self.note_subscription(&answer);
+        }
+        let (requests, outgoing) = mpsc::channel(REQUESTS_AHEAD);
+        // The channel is empty, so there is room.
+        let _ = requests.try_send(first_message(&shared));
+        let mut client = channel;
+        let call = async move { client.streaming_fetch(ReceiverStream::new(outgoing)).await };
+        Ok(Session {
+            shared,
+            control: self.control.clone(),
+            address: node,
+            requests,
+            incoming: Incoming::Opening(call.boxed()),
+            ask_checkpoints: Box::new(ask),
+            cluster: self.cluster.clone(),
+            delivered: false,
+        })
+    }
+
+    /// Acknowledgements for an earlier subscription of the same name must not hide records of this one.
+    fn note_subscription(&mut self, answer: &GetSubscriptionResponse) {
+        let time = answer.subscription.as_ref().and_then(|subscription| subscription.creation_time.as_ref());
+        let created = time.map(|time| (time.seconds, time.nanos));
+        if let (Some(before), Some(now)) = (self.created, created)
+            && before != now
+        {
+            self.shared.book().ledger.clear();
+            self.shared.event(ConsumerEvent::SubscriptionReplaced);
+        }
+        self.created = created.or(self.created);
+        note_checkpoints(&self.shared, answer);
+    }
+
+    /// Counts how often the name was taken, and takes another one when that is not going to pass.
+    fn note_name(&mut self, error: &Error) {
+        if error.kind() != ErrorKind::AlreadyExists {
+            self.taken = 0;
+            return;
+        }
+        self.taken += 1;
+        if self.taken >= NAME_TAKEN_LIMIT {
+            self.taken = 0;
+            let name = format!("{}-{:08x}", self.base_name, rand::random::<u32>());
+            self.shared.rename(name.clone());
+            self.shared.event(ConsumerEvent::Renamed { name });
+        }
+    }
+}
+
+/// Resolves when there is no reason to look for a session: asked to stop with nothing left to tell the server,
+/// or out of time.
+async fn leave_now(shared: &Shared, mut control: watch::Receiver<Control>) -> End {
+    loop {
+        let wanted = *control.borrow_and_update();
+        match wanted {
+            Control::Stop(deadline) => {
+                shared.set_state(ConsumerState::Stopping);
+                let nothing_left = {
+                    let mut book = shared.book();
+                    let nothing_left = book.ledger.unsent() == 0 && book.ledger.unconfirmed() == 0;
+                    book.closed |= nothing_left;
+                    nothing_left
+                };
+                if nothing_left {
+                    return End::Left;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep_until(deadline) => return End::TimedOut,
+                    // An earlier deadline may come.
+                    changed = control.changed() => if changed.is_err() { return End::TimedOut },
+                }
+                continue;
+            }
+            Control::Run => {}
+        }
+        if control.changed().await.is_err() {
+            return End::TimedOut;
+        }
+    }
+}
+
+/// Whether trying again cannot help.
+fn is_final(error: &Error) -> bool {
+    match error.kind() {
+        ErrorKind::NotFound => error.message() != NO_NODES,
+        ErrorKind::InvalidArgument
+        | ErrorKind::Unauthenticated
+        | ErrorKind::PermissionDenied
+        | ErrorKind::Unimplemented
+        | ErrorKind::Closed
+        | ErrorKind::Codec => true,
+        ErrorKind::FailedPrecondition => !error.is_retryable() || error.message() == DELETING,
+        _ => false,
+    }
+}
+
+/// Publishes the end of a consumer, however its task ends.
+struct Finish {
+    shared: Arc<Shared>,
+    clean: bool,
+}
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        let unsent_acks = {
+            let mut book = self.shared.book();
+            book.closed = true;
+            book.ledger.unsent() + book.ledger.unconfirmed()
+        };
+        // After a failure what is buffered and the error are still to be had; after a stop this is closed already.
+        if !self.shared.prefetch.is_ending() {
+            self.shared.prefetch.fail(
+                self.shared
+                    .error(ErrorKind::Closed, "consume")
+                    .with_message("the client's runtime was shut down"),
+            );
+        }
+        self.shared.set_state(ConsumerState::Closed);
+        self.shared.report.send_replace(Some(StopReport { unsent_acks, clean: self.clean }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hstreamdb_proto::api::ErrorCode;
+    use hstreamdb_proto::error_body::ErrorBody;
+    use tonic::{Code, Status};
+
+    fn verdict(code: Code, body: Option<(ErrorCode, &str)>) -> bool {
+        let message =
+            body.map_or("log not found".into(), |(error, class)| ErrorBody::new(error, class, "").to_json());
+        is_final(&Error::from_status("consume", &Status::new(code, message)))
+    }
+
+    #[test]
+    fn only_what_cannot_heal_is_final() {
+        for code in [Code::NotFound, Code::InvalidArgument, Code::Unauthenticated, Code::PermissionDenied] {
+            assert!(verdict(code, None), "{code:?}");
+        }
+        assert!(verdict(Code::NotFound, Some((ErrorCode::SubscriptionNotFound, "SubscriptionNotFound"))));
+        assert!(verdict(Code::Aborted, Some((ErrorCode::InternalError, DELETING))));
+        assert!(!verdict(Code::Aborted, Some((ErrorCode::InternalError, "SubscriptionInvalidError"))));
+        assert!(!verdict(Code::Aborted, Some((ErrorCode::InternalError, "ConsumerInvalidError"))));
+        assert!(!verdict(Code::AlreadyExists, Some((ErrorCode::InternalError, "ConsumerExists"))));
+        assert!(!verdict(Code::FailedPrecondition, Some((ErrorCode::WrongServer, "WrongServer"))));
+        assert!(!verdict(Code::NotFound, Some((ErrorCode::InternalError, NO_NODES))));
+        for code in
+            [Code::Unavailable, Code::Cancelled, Code::Internal, Code::Unknown, Code::DeadlineExceeded]
+        {
+            assert!(!verdict(code, None), "{code:?}");
+        }
+    }
+}
