@@ -167,8 +167,11 @@ impl Node {
             Subscriptions::open(store.log(), store.meta(), streams.clone()).await.map_err(unusable)?;
 
         let advertised_host = config.advertised_address.clone().unwrap_or_else(|| {
-            let unspecified = config.bind_address.is_unspecified();
-            if unspecified { Ipv4Addr::LOCALHOST.to_string() } else { config.bind_address.to_string() }
+            if !config.bind_address.is_unspecified() {
+                return config.bind_address.to_string();
+            }
+            tracing::warn!("clients are told to connect to 127.0.0.1; set --advertised-address for others");
+            Ipv4Addr::LOCALHOST.to_string()
         });
         let context = Arc::new(NodeContext {
             port: address.port(),

@@ -245,12 +245,14 @@ impl Streams {
         let archived = Stream { archived: true, ..stream.clone() };
         let leaving = Leaving { stream: archived, doomed: !keep_data };
         self.meta.put(&archive_key(stream.id), encode(&leaving)?, Expect::Any).await?;
-        self.meta.delete(&live_key(&stream.name), Expect::Any).await?;
+        // From here on the next start would finish the deletion, so nothing may be appended any more even if
+        // one of the steps below fails.
         {
             let mut index = self.write();
             index.unname(stream);
             index.insert(Arc::new(leaving.stream));
         }
+        self.meta.delete(&live_key(&stream.name), Expect::Any).await?;
         if !keep_data {
             self.finish_drop(stream).await?;
         }
