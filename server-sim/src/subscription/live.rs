@@ -245,6 +245,9 @@ impl Live {
         let note = |shard, mut tail: tokio::sync::watch::Receiver<Lsn>, open: bool| {
             let last = *tail.borrow_and_update();
             self.state().tail(shard, last);
+            if !open && matches!(self.log.tail(shard), Err(StoreError::ShardNotFound(_))) {
+                self.lose_shard(shard);
+            }
             open.then(|| moved(shard, tail))
         };
         loop {
@@ -258,6 +261,7 @@ impl Live {
                     match chunk {
                         Ok(chunk) => self.state().arrived(shard, chunk, Instant::now()),
                         Err(error) => {
+                            self.state().failed(shard, Instant::now());
                             if let Some(error) = self.read_failed(shard, error) {
                                 return error;
                             }
@@ -267,10 +271,11 @@ impl Live {
                     self.dirty.notify_one();
                 }
                 Job::Redeliver { shard, lsn, open } => {
-                    if let Err(error) = self.redeliver(shard, lsn, open).await
-                        && let Some(error) = self.read_failed(shard, error)
-                    {
-                        return error;
+                    if let Err(error) = self.redeliver(shard, lsn, open).await {
+                        self.state().not_again(shard, lsn, Instant::now());
+                        if let Some(error) = self.read_failed(shard, error) {
+                            return error;
+                        }
                     }
                 }
                 Job::Wait(until) => {
@@ -338,7 +343,6 @@ impl Live {
             }
             error => {
                 tracing::warn!(subscription = self.definition.id, shard, %error, "read failed, trying again");
-                self.state().failed(shard, Instant::now());
                 None
             }
         }
@@ -351,10 +355,18 @@ impl Live {
 
     /// Removes the checkpoints of a definition that is gone; what remains is removed at the next start.
     pub(super) async fn forget_checkpoints(definition: &Definition, meta: &dyn MetaStore) {
-        for shard in definition.start.keys() {
-            let key = format!("{}{shard}", definition.checkpoints());
-            if let Err(error) = meta.delete(&key, Expect::Any).await {
-                tracing::warn!(key, %error, "checkpoint of a deleted subscription remains");
+        let keys = match meta.list(&definition.checkpoints()).await {
+            Ok(entries) => entries.into_iter().map(|(key, _)| key).collect::<Vec<_>>(),
+            Err(error) => {
+                tracing::warn!(subscription = definition.id, %error, "checkpoints of a deleted subscription remain");
+                return;
+            }
+        };
+        // Together, so that the store can make them durable together.
+        let deletions = keys.iter().map(|key| meta.delete(key, Expect::Any));
+        for outcome in futures::future::join_all(deletions).await {
+            if let Err(error) = outcome {
+                tracing::warn!(subscription = definition.id, %error, "checkpoint of a deleted subscription remains");
             }
         }
     }

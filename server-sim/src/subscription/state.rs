@@ -71,6 +71,11 @@ pub(super) struct State {
     unacked: u64,
     in_flight: usize,
     next_consumer: u64,
+    /// The shard whose next batch waits for a larger part of the window than is free. Others wait behind it,
+    /// or their smaller batches would take whatever becomes free for ever.
+    reserved: Option<ShardId>,
+    /// A batch went out since this was cleared, so shards looked at earlier may be able to send now.
+    sent: bool,
     /// The shard that was served last; the next one comes first.
     cursor: ShardId,
     ended: Option<ServerError>,
@@ -118,6 +123,8 @@ impl State {
             unacked: 0,
             in_flight: 0,
             next_consumer: 0,
+            reserved: None,
+            sent: false,
             cursor: 0,
             ended: None,
         }
@@ -208,11 +215,22 @@ impl State {
             self.unacked -= shard.window.unacked();
             self.in_flight -= shard.window.batches();
             self.assignment.remove(id);
+            self.reserved.take_if(|reserved| *reserved == id);
         }
     }
 
     /// Decides what comes next; batches that were read already go out on the way.
     pub(super) fn next_job(&mut self, now: Instant) -> Job {
+        loop {
+            self.sent = false;
+            let job = self.look_around(now);
+            if !self.sent || !matches!(job, Job::Wait(_)) {
+                return job;
+            }
+        }
+    }
+
+    fn look_around(&mut self, now: Instant) -> Job {
         let after = (Bound::Excluded(self.cursor), Bound::Unbounded);
         let order: Vec<ShardId> =
             self.shards.range(after).chain(self.shards.range(..=self.cursor)).map(|(id, _)| *id).collect();
@@ -232,23 +250,22 @@ impl State {
 
     fn job_of(&mut self, id: ShardId, now: Instant) -> Option<Job> {
         let owner = self.assignment.owner(id);
-        let ack_timeout = self.ack_timeout;
         let shard = self.shards.get_mut(&id)?;
         if shard.retry_at.is_some_and(|at| at > now) {
             return None;
         }
         shard.retry_at = None;
         while let Some(lsn) = shard.window.first_due(now) {
-            let Some(owner) = owner.and_then(|owner| self.consumers.get(&owner)) else {
-                shard.window.postpone(lsn, now + ack_timeout);
-                continue;
-            };
+            // Without a consumer it stays due, and the next one gets it at once.
+            let owner_id = owner?;
+            let owner = self.consumers.get(&owner_id)?;
             // What still waits to leave for the same consumer would only arrive twice.
-            let waits = shard.window.last_delivery(lsn).is_some_and(|last| {
-                Some(last.consumer) == self.assignment.owner(id) && !owner.outbox.took(last.message)
-            });
+            let waits = shard
+                .window
+                .last_delivery(lsn)
+                .is_some_and(|last| last.consumer == owner_id && !owner.outbox.took(last.message));
             if waits {
-                shard.window.postpone(lsn, now + ack_timeout);
+                shard.window.postpone(lsn, now + self.ack_timeout);
                 continue;
             }
             // New batches stay behind what is due, so a full outbox holds back both.
@@ -271,14 +288,22 @@ impl State {
         Some(Job::Read { shard: id, from: shard.next, limits })
     }
 
-    /// Room for new batches of a shard at its owner, if any may be sent now.
+    /// Room for new batches of a shard, if any may be sent now.
     fn may_send(&self, id: ShardId) -> Option<(usize, usize)> {
+        let behind = self.reserved.filter(|reserved| *reserved != id && self.room_for(*reserved).is_some());
+        if behind.is_some() || self.in_flight >= MAX_IN_FLIGHT || self.unacked >= self.max_unacked {
+            return None;
+        }
+        self.room_for(id)
+    }
+
+    /// Room for new batches of a shard at its owner, whatever the window says.
+    fn room_for(&self, id: ShardId) -> Option<(usize, usize)> {
         let owner = self.assignment.owner(id)?;
         let shard = self.shards.get(&id)?;
         // After a move the old owner's batches come first, as long as it is there to acknowledge them.
         let foreign = |holder: ConsumerId| holder != owner && self.consumers.contains_key(&holder);
-        let full = self.in_flight >= MAX_IN_FLIGHT || self.unacked >= self.max_unacked;
-        if full || shard.window.holders().any(foreign) {
+        if shard.retry_at.is_some() || shard.window.holders().any(foreign) {
             return None;
         }
         self.consumers.get(&owner)?.outbox.room()
@@ -297,8 +322,10 @@ impl State {
                 return;
             };
             if !self.fits(records) {
+                self.reserved.get_or_insert(id);
                 return;
             }
+            self.reserved.take_if(|reserved| *reserved == id);
             let Some(batch) = self.shards.get_mut(&id).and_then(|shard| shard.ahead.pop_front()) else {
                 return;
             };
@@ -307,6 +334,7 @@ impl State {
     }
 
     fn send(&mut self, id: ShardId, batch: StoredBatch, now: Instant) {
+        self.sent = true;
         let Some(owner) = self.assignment.owner(id) else { return };
         let (Some(shard), Some(consumer)) = (self.shards.get_mut(&id), self.consumers.get(&owner)) else {
             return;
@@ -374,6 +402,7 @@ impl State {
         {
             shard.next = first.lsn;
             shard.ahead.clear();
+            self.reserved.take_if(|reserved| *reserved == id);
         }
     }
 
@@ -395,6 +424,13 @@ impl State {
             let batches = shard.window.batches();
             self.unacked -= shard.window.drop_batch(lsn);
             self.in_flight -= batches - shard.window.batches();
+        }
+    }
+
+    /// A batch could not be read again: try later, and let new ones pass meanwhile.
+    pub(super) fn not_again(&mut self, id: ShardId, lsn: Lsn, now: Instant) {
+        if let Some(shard) = self.shards.get_mut(&id) {
+            shard.window.postpone(lsn, now + RETRY);
         }
     }
 
@@ -427,3 +463,6 @@ impl State {
         self.shards.iter().map(|(id, shard)| (*id, shard.persisted.unwrap_or(0))).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,423 @@
+//! Delivery decisions, driven through a log kept in memory and a clock that only moves when told to.
+
+use super::*;
+use crate::store::Gap;
+use bytes::Bytes;
+use hstreamdb_proto::api::{BatchHStreamRecords, BatchedRecord, HStreamRecord};
+use prost::Message as _;
+use std::collections::{BTreeSet, HashMap};
+use std::task::{Context, Poll, Waker};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A subscription without its tasks.
+struct Sim {
+    state: State,
+    log: BTreeMap<ShardId, Vec<StoredBatch>>,
+    now: Instant,
+    outboxes: HashMap<ConsumerId, Arc<Outbox>>,
+}
+
+/// What a consumer saw: shard, LSN, indexes.
+type Seen = (ShardId, Lsn, Vec<u32>);
+
+fn batch(lsn: Lsn, records: u32, payload: usize) -> StoredBatch {
+    let record = HStreamRecord { header: None, payload: Bytes::from(vec![b'x'; payload]) };
+    let content = BatchHStreamRecords { records: vec![record; records as usize] }.encode_to_vec();
+    let batch = BatchedRecord { batch_size: records, payload: content.into(), ..Default::default() };
+    StoredBatch { lsn, time_ms: 1, records, bytes: batch.encode_to_vec().into() }
+}
+
+impl Sim {
+    fn new(max_unacked: u64, shards: u64) -> Self {
+        let starts = (1..=shards).map(|shard| Start { shard, done: 0, checkpoint: None });
+        Sim {
+            state: State::new("s".into(), TIMEOUT, max_unacked, starts),
+            log: (1..=shards).map(|shard| (shard, Vec::new())).collect(),
+            now: Instant::now(),
+            outboxes: HashMap::new(),
+        }
+    }
+
+    fn append(&mut self, shard: ShardId, records: u32) -> Lsn {
+        self.append_bytes(shard, records, 1)
+    }
+
+    fn append_bytes(&mut self, shard: ShardId, records: u32, payload: usize) -> Lsn {
+        let log = self.log.get_mut(&shard).unwrap();
+        let lsn = log.last().map_or(0, |batch| batch.lsn) + 1;
+        log.push(batch(lsn, records, payload));
+        self.state.tail(shard, lsn);
+        lsn
+    }
+
+    fn attach(&mut self, name: &str) -> ConsumerId {
+        let (id, outbox) = self.state.attach(name.into(), String::new(), String::new()).unwrap();
+        self.outboxes.insert(id, outbox);
+        id
+    }
+
+    /// What the dispatcher does until it would wait; returns until when.
+    fn run(&mut self) -> Option<Instant> {
+        for _ in 0..100_000 {
+            match self.state.next_job(self.now) {
+                Job::Wait(until) => {
+                    assert!(until.is_none_or(|at| at > self.now), "would spin");
+                    return until;
+                }
+                Job::Read { shard, from, limits } => {
+                    assert!(limits.max_batches > 0 && limits.max_bytes > 0);
+                    let mut chunk = ReadChunk { next: from, ..Default::default() };
+                    let mut bytes = 0;
+                    for batch in self.log[&shard].iter().filter(|batch| batch.lsn >= from) {
+                        bytes += batch.bytes.len();
+                        let full = chunk.batches.len() >= limits.max_batches || bytes > limits.max_bytes;
+                        if full && !chunk.batches.is_empty() {
+                            break;
+                        }
+                        chunk.next = batch.lsn + 1;
+                        chunk.batches.push(batch.clone());
+                    }
+                    self.state.arrived(shard, chunk, self.now);
+                }
+                Job::Redeliver { shard, lsn, open } => {
+                    match self.log[&shard].iter().find(|batch| batch.lsn == lsn) {
+                        Some(batch) => {
+                            let part = delivery::part(shard, batch, &open).unwrap();
+                            self.state.again(shard, lsn, part, self.now);
+                        }
+                        None => self.state.gone(shard, lsn),
+                    }
+                }
+            }
+        }
+        panic!("the dispatcher never rests");
+    }
+
+    /// Takes one message of a consumer.
+    fn take(&mut self, consumer: ConsumerId) -> Option<Seen> {
+        let mut context = Context::from_waker(Waker::noop());
+        let Poll::Ready(Ok((message, _))) = self.outboxes[&consumer].poll(&mut context) else { return None };
+        let ids = message.received_records.unwrap().record_ids;
+        let indexes = ids.iter().map(|id| id.batch_index).collect();
+        Some((ids[0].shard_id, ids[0].batch_id, indexes))
+    }
+
+    /// Everything that reaches a consumer that takes whatever comes.
+    fn drain(&mut self, consumer: ConsumerId) -> Vec<Seen> {
+        let mut all = Vec::new();
+        loop {
+            self.run();
+            let before = all.len();
+            while let Some(seen) = self.take(consumer) {
+                all.push(seen);
+            }
+            if all.len() == before {
+                return all;
+            }
+        }
+    }
+
+    fn ack(&mut self, shard_id: ShardId, batch_id: Lsn, indexes: impl IntoIterator<Item = u32>) {
+        let id = |batch_index| RecordId { shard_id, batch_id, batch_index };
+        self.state.ack(&indexes.into_iter().map(id).collect::<Vec<_>>());
+    }
+
+    fn detach(&mut self, consumer: ConsumerId) {
+        self.state.detach(consumer, self.now);
+    }
+}
+
+#[test]
+fn batches_arrive_in_order_as_soon_as_somebody_is_there() {
+    let mut sim = Sim::new(1000, 2);
+    for _ in 0..150 {
+        sim.append(1, 1);
+        sim.append(2, 2);
+    }
+    assert_eq!(sim.run(), None, "nothing to wait for without a consumer");
+    let consumer = sim.attach("a");
+    let seen = sim.drain(consumer);
+    for shard in [1, 2] {
+        let lsns: Vec<Lsn> = seen.iter().filter(|seen| seen.0 == shard).map(|seen| seen.1).collect();
+        assert_eq!(lsns, (1..=150).collect::<Vec<_>>());
+    }
+    assert_eq!(sim.state.unacked, 450);
+}
+
+#[test]
+fn the_window_is_kept_except_by_one_batch_when_nothing_is_outstanding() {
+    let mut sim = Sim::new(5, 1);
+    for records in [3, 3, 8, 1] {
+        sim.append(1, records);
+    }
+    let consumer = sim.attach("a");
+    assert_eq!(sim.drain(consumer), [(1, 1, vec![0, 1, 2])]);
+    sim.ack(1, 1, [0]);
+    assert_eq!(sim.drain(consumer), [(1, 2, vec![0, 1, 2])]);
+    sim.ack(1, 2, 0..3);
+    assert_eq!(sim.drain(consumer), [], "two are outstanding");
+    sim.ack(1, 1, 0..3);
+    assert_eq!(sim.drain(consumer), [(1, 3, (0..8).collect())]);
+    sim.ack(1, 3, 0..7);
+    assert_eq!(sim.drain(consumer), [(1, 4, vec![0])]);
+}
+
+#[test]
+fn a_window_of_zero_delivers_nothing() {
+    let mut sim = Sim::new(0, 1);
+    sim.append(1, 1);
+    let consumer = sim.attach("a");
+    assert_eq!(sim.drain(consumer), []);
+}
+
+#[test]
+fn a_large_batch_is_not_starved_by_small_ones_of_other_shards() {
+    let mut sim = Sim::new(10, 2);
+    let consumer = sim.attach("a");
+    for _ in 0..5 {
+        sim.append(2, 1);
+    }
+    let first = sim.drain(consumer);
+    sim.append(1, 8);
+    for _ in 0..100 {
+        sim.append(2, 1);
+    }
+    let mut open: VecDeque<Seen> = first.into();
+    let mut large_came = false;
+    for _ in 0..20 {
+        open.extend(sim.drain(consumer));
+        large_came |= open.iter().any(|seen| seen.0 == 1);
+        let Some((shard, lsn, indexes)) = open.pop_front() else { break };
+        sim.ack(shard, lsn, indexes);
+    }
+    assert!(large_came);
+}
+
+#[test]
+fn only_open_records_come_again_and_only_after_the_timeout() {
+    let mut sim = Sim::new(100, 1);
+    sim.append(1, 4);
+    let consumer = sim.attach("a");
+    sim.drain(consumer);
+    sim.ack(1, 1, [1, 2]);
+    assert_eq!(sim.run(), Some(sim.now + TIMEOUT));
+    sim.now += TIMEOUT - Duration::from_millis(1);
+    assert_eq!(sim.drain(consumer), []);
+    sim.now += Duration::from_millis(1);
+    assert_eq!(sim.drain(consumer), [(1, 1, vec![0, 3])]);
+    assert_eq!(sim.state.unacked, 2);
+    sim.ack(1, 1, [0, 3, 3]);
+    sim.now += TIMEOUT;
+    assert_eq!(sim.drain(consumer), []);
+    assert_eq!(sim.state.unsaved(), [(1, 1)]);
+}
+
+#[test]
+fn what_still_waits_to_leave_is_not_sent_twice() {
+    let mut sim = Sim::new(100, 1);
+    sim.append(1, 1);
+    let consumer = sim.attach("a");
+    sim.run();
+    sim.now += TIMEOUT * 3;
+    sim.run();
+    assert_eq!(sim.drain(consumer), [(1, 1, vec![0])]);
+}
+
+#[test]
+fn a_departed_consumers_batches_go_to_the_next_one() {
+    let mut sim = Sim::new(100, 1);
+    let a = sim.attach("a");
+    for _ in 0..4 {
+        sim.append(1, 1);
+    }
+    sim.run();
+    assert_eq!((sim.take(a).unwrap().1, sim.take(a).unwrap().1), (1, 2));
+    sim.detach(a);
+    assert!(sim.run().is_some_and(|at| at == sim.now + TIMEOUT), "a wait, not a spin, without a consumer");
+    let b = sim.attach("b");
+    let lsns = |seen: Vec<Seen>| seen.into_iter().map(|seen| seen.1).collect::<Vec<_>>();
+    assert_eq!(lsns(sim.drain(b)), [3, 4], "what never left comes at once");
+    sim.append(1, 1);
+    assert_eq!(lsns(sim.drain(b)), [5]);
+    sim.now += TIMEOUT;
+    assert_eq!(lsns(sim.drain(b))[..2], [1, 2], "the rest when its time is up");
+}
+
+#[test]
+fn a_moved_shard_waits_for_what_its_old_owner_has() {
+    let moved = |sim: &mut Sim| {
+        let a = sim.attach("a");
+        sim.append(2, 2);
+        assert_eq!(sim.drain(a), [(2, 1, vec![0, 1])]);
+        let b = sim.attach("b");
+        assert_eq!(sim.state.assignment.owner(2), Some(b));
+        sim.append(2, 1);
+        assert_eq!((sim.drain(a), sim.drain(b)), (vec![], vec![]));
+        (a, b)
+    };
+    let mut acked = Sim::new(100, 2);
+    let (_, b) = moved(&mut acked);
+    acked.ack(2, 1, [0, 1]);
+    assert_eq!(acked.drain(b), [(2, 2, vec![0])]);
+
+    let mut timed_out = Sim::new(100, 2);
+    let (a, b) = moved(&mut timed_out);
+    timed_out.ack(2, 1, [0]);
+    timed_out.now += TIMEOUT;
+    assert_eq!(timed_out.drain(b), [(2, 1, vec![1]), (2, 2, vec![0])]);
+    assert_eq!(timed_out.drain(a), []);
+
+    let mut gone = Sim::new(100, 2);
+    let (a, b) = moved(&mut gone);
+    gone.detach(a);
+    assert_eq!(gone.drain(b), [(2, 2, vec![0])]);
+}
+
+#[test]
+fn a_consumer_that_takes_nothing_stalls_nobody_else() {
+    let mut sim = Sim::new(1_000_000, 2);
+    let slow = sim.attach("slow");
+    let fast = sim.attach("fast");
+    for _ in 0..1000 {
+        sim.append_bytes(1, 1, 10_000);
+        sim.append_bytes(2, 1, 10_000);
+    }
+    assert_eq!(sim.drain(fast).len(), 1000);
+    sim.now += TIMEOUT;
+    let again = sim.drain(fast).len();
+    assert_eq!(again, 1000, "unacknowledged ones come again");
+    assert!(sim.state.unacked < 1100, "the slow one holds one outbox, not the shard");
+    assert!(!sim.drain(slow).is_empty());
+}
+
+#[test]
+fn gaps_count_as_acknowledged_and_reading_goes_on_behind_them() {
+    for kind in [GapKind::Trimmed, GapKind::DataLoss] {
+        let mut sim = Sim::new(100, 1);
+        let consumer = sim.attach("a");
+        sim.state.tail(1, 20);
+        assert!(matches!(sim.state.next_job(sim.now), Job::Read { shard: 1, from: 1, .. }));
+        let gap = Some(Gap { kind, from: 1, to: 9 });
+        sim.state.arrived(1, ReadChunk { gap, batches: vec![batch(10, 1, 1)], next: 11 }, sim.now);
+        assert_eq!(sim.state.unsaved(), [(1, 9)]);
+        assert_eq!(sim.take(consumer), Some((1, 10, vec![0])));
+        assert!(matches!(sim.state.next_job(sim.now), Job::Read { shard: 1, from: 11, .. }));
+    }
+}
+
+#[test]
+fn a_read_that_finds_nothing_below_the_tail_is_repeated_later_not_at_once() {
+    let mut sim = Sim::new(100, 1);
+    sim.attach("a");
+    sim.state.tail(1, 5);
+    sim.state.arrived(1, ReadChunk { next: 1, ..Default::default() }, sim.now);
+    assert_eq!(sim.state.next_job(sim.now), Job::Wait(Some(sim.now + RETRY)));
+    sim.now += RETRY;
+    assert!(matches!(sim.state.next_job(sim.now), Job::Read { .. }));
+}
+
+#[test]
+fn what_was_trimmed_while_in_flight_is_done() {
+    let mut sim = Sim::new(100, 1);
+    let consumer = sim.attach("a");
+    sim.append(1, 2);
+    sim.append(1, 1);
+    sim.drain(consumer);
+    sim.ack(1, 2, [0]);
+    sim.log.get_mut(&1).unwrap().remove(0);
+    sim.now += TIMEOUT;
+    assert_eq!(sim.drain(consumer), []);
+    assert_eq!((sim.state.unacked, sim.state.unsaved()), (0, vec![(1, 2)]));
+}
+
+#[test]
+fn names_are_unique_among_attached_consumers() {
+    let mut sim = Sim::new(1, 1);
+    let a = sim.attach("a");
+    assert!(sim.state.attach("a".into(), String::new(), String::new()).is_none());
+    sim.detach(a);
+    sim.attach("a");
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    /// Whatever consumers do, nothing is lost: each record is delivered until it is acknowledged, checkpoints
+    /// cover only acknowledged records and never go back, the window is kept.
+    #[test]
+    fn every_record_is_acknowledged_in_the_end(
+        max_unacked in 1u64..20,
+        steps in proptest::collection::vec((0u8..8, 0u64..6, 1u32..6), 1..150)
+    ) {
+        let mut sim = Sim::new(max_unacked, 3);
+        let mut attached: Vec<ConsumerId> = Vec::new();
+        let mut acked: BTreeSet<(ShardId, Lsn, u32)> = BTreeSet::new();
+        let mut received: Vec<Seen> = Vec::new();
+        let mut saved: BTreeMap<ShardId, Lsn> = BTreeMap::new();
+        let mut names = 0;
+        for (step, number, count) in steps {
+            match step {
+                0 | 1 => {
+                    sim.append(number % 3 + 1, count);
+                }
+                2 if attached.len() < 5 => {
+                    names += 1;
+                    attached.push(sim.attach(&names.to_string()));
+                }
+                3 if !attached.is_empty() => {
+                    let gone = attached.remove(number as usize % attached.len());
+                    sim.detach(gone);
+                }
+                4 => sim.now += TIMEOUT / count,
+                5 | 6 if !received.is_empty() => {
+                    let (shard, lsn, indexes) = received[number as usize * 7 % received.len()].clone();
+                    let some: Vec<u32> = indexes.into_iter().take(count as usize).collect();
+                    acked.extend(some.iter().map(|index| (shard, lsn, *index)));
+                    sim.ack(shard, lsn, some);
+                }
+                _ => {
+                    for consumer in &attached {
+                        received.extend(sim.take(*consumer));
+                    }
+                }
+            }
+            sim.run();
+            let in_flight: u64 = sim.state.shards.values().map(|shard| shard.window.unacked()).sum();
+            proptest::prop_assert_eq!(sim.state.unacked, in_flight);
+            let batches: usize = sim.state.shards.values().map(|shard| shard.window.batches()).sum();
+            proptest::prop_assert_eq!(sim.state.in_flight, batches);
+            proptest::prop_assert!(in_flight <= max_unacked || batches == 1, "{} in {}", in_flight, batches);
+            for (shard, lsn) in sim.state.unsaved() {
+                proptest::prop_assert!(saved.insert(shard, lsn).is_none_or(|before| before <= lsn));
+                for batch in sim.log[&shard].iter().filter(|batch| batch.lsn <= lsn) {
+                    for index in 0..batch.records {
+                        proptest::prop_assert!(acked.contains(&(shard, batch.lsn, index)));
+                    }
+                }
+            }
+        }
+        // One diligent consumer finishes the rest.
+        for consumer in attached {
+            sim.detach(consumer);
+        }
+        let last = sim.attach("last");
+        for _ in 0..1000 {
+            let seen = sim.drain(last);
+            if seen.is_empty() && sim.state.unacked == 0 {
+                break;
+            }
+            for (shard, lsn, indexes) in seen {
+                acked.extend(indexes.iter().map(|index| (shard, lsn, *index)));
+                sim.ack(shard, lsn, indexes);
+            }
+            sim.now += TIMEOUT;
+        }
+        let all: usize = sim.log.values().flatten().map(|batch| batch.records as usize).sum();
+        proptest::prop_assert_eq!(acked.len(), all);
+        for (shard, log) in &sim.log {
+            let committed = sim.state.shards[shard].window.committed();
+            proptest::prop_assert_eq!(committed, log.last().map_or(0, |batch| batch.lsn));
+        }
+    }
+}
