@@ -16,11 +16,11 @@ use std::time::Duration;
 ///
 /// ```no_run
 /// # async fn example() -> hstreamdb::Result<()> {
-/// use hstreamdb::Client;
+/// use hstreamdb::{Client, StreamOptions};
 /// use std::time::Duration;
 ///
 /// let client = Client::connect("hstream://127.0.0.1:6570").await?;
-/// println!("{:?}", client.nodes());
+/// client.create_stream("orders", StreamOptions::new().shard_count(3)).await?;
 /// client.close(Duration::from_secs(30)).await?;
 /// # Ok(())
 /// # }

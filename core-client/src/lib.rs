@@ -1,6 +1,7 @@
 //! Client of HStreamDB: batching, routing, flow control, acks and discovery, once for all languages.
 #![warn(missing_docs)]
 
+mod admin;
 mod client;
 mod cluster;
 mod codec;
@@ -9,11 +10,16 @@ mod error;
 mod events;
 mod metrics;
 mod options;
+mod producer;
 mod reader;
 mod record;
 mod retry;
 mod routing;
 
+pub use admin::{
+    ClusterDescription, ConsumerInfo, DeleteStreamOptions, ResourceKind, ShardInfo, StartFrom, StreamInfo, StreamOptions,
+    SubscriptionInfo, SubscriptionOptions,
+};
 pub use client::{Client, ClientBuilder};
 pub use cluster::{Node, NodeAddress, NodeState};
 pub use consumer::{
@@ -23,6 +29,9 @@ pub use error::{Error, ErrorKind, Result};
 pub use events::{ClientEvent, Events};
 pub use metrics::MetricsSnapshot;
 pub use options::{OptionKind, OptionScope, OptionSpec, OptionValue, option_table};
+pub use producer::{
+    AppendOutcome, CloseReport, Completion, Compression, ManyReceipt, Pending, Producer, ProducerBuilder, Receipt, WhenFull,
+};
 pub use reader::{Reader, ReaderBuilder};
 pub use record::{Offset, PayloadKind, ReceivedBatch, ReceivedRecord, Record, RecordBatch, RecordId};
 
