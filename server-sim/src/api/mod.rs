@@ -12,14 +12,14 @@ mod trim;
 
 use crate::error::{Result, ServerError};
 use crate::node::NodeContext;
+use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use futures::{StreamExt as _, TryStreamExt as _};
 use hstreamdb_proto::api::h_stream_api_server::HStreamApi;
 use hstreamdb_proto::{api as wire, metadata};
+use serde_json::Value;
 use std::future::Future;
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -36,8 +36,20 @@ impl Api {
     }
 }
 
+/// Longest detail of an error in characters. Details quote what a client sent, and a status has to fit into
+/// HTTP/2 headers; a valid name is never cut.
+const MAX_DETAIL_CHARS: usize = 1000;
+
 /// A domain error as it goes over the wire.
-pub(crate) fn status(error: ServerError) -> Status {
+pub(crate) fn status(mut error: ServerError) -> Status {
+    match &mut error {
+        ServerError::Classified { extra: Value::String(text), .. } | ServerError::Plain { text, .. } => {
+            if let Some((end, _)) = text.char_indices().nth(MAX_DETAIL_CHARS) {
+                text.truncate(end);
+            }
+        }
+        ServerError::Classified { .. } => {}
+    }
     let (code, message) = error.to_wire();
     Status::new(code, message)
 }
@@ -60,11 +72,24 @@ fn announce<T>(mut response: Response<T>) -> Response<T> {
     response
 }
 
-/// A response stream out of what a task sends.
+/// A response stream out of what a task sends. A task that vanished without a word is an error: a read that
+/// ends with OK says that everything was read.
 fn responses<T: Send + 'static>(
-    receiver: mpsc::Receiver<Result<T>>,
+    receiver: mpsc::Receiver<Result<Option<T>>>,
 ) -> BoxStream<'static, Result<T, Status>> {
-    ReceiverStream::new(receiver).map_err(status).boxed()
+    futures::stream::unfold(Some(receiver), |receiver| async move {
+        let mut receiver = receiver?;
+        match receiver.recv().await {
+            Some(Ok(Some(response))) => Some((Ok(response), Some(receiver))),
+            Some(Ok(None)) => None,
+            Some(Err(error)) => Some((Err(status(error)), None)),
+            None => {
+                let error = ServerError::plain(Code::Internal, "the read failed inside the server");
+                Some((Err(status(error)), None))
+            }
+        }
+    })
+    .boxed()
 }
 
 async fn create_subscription(

@@ -1,6 +1,6 @@
 //! Reading the records of one key: a finite range of one shard, record by record, as fast as the client asks.
 
-use super::cursor::{Cursor, Step, stopping};
+use super::cursor::{Cursor, Responses, Step, finish, stopping};
 use super::delivery::{ID_BYTES, MESSAGE_BYTES};
 use super::range::{Offset, ShardRange};
 use crate::error::{Class, Result, ServerError};
@@ -14,7 +14,6 @@ use hstreamdb_proto::{batch::split_records, compression::decompress, partition::
 use prost::Message as _;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -27,26 +26,21 @@ pub async fn run(
     streams: Arc<Streams>,
     requests: impl Stream<Item = Result<ReadStreamByKeyRequest, Status>> + Send + Unpin,
     stop: CancellationToken,
-    responses: mpsc::Sender<Result<ReadStreamByKeyResponse>>,
+    responses: Responses<ReadStreamByKeyResponse>,
 ) {
-    tokio::select! {
-        outcome = serve(&*log, &streams, requests, &responses) => {
-            if let Err(error) = outcome {
-                let _ = responses.send(Err(error)).await;
-            }
-        }
-        () = responses.closed() => {}
-        () = stop.cancelled() => {
-            let _ = responses.try_send(Err(stopping()));
-        }
-    }
+    let outcome = tokio::select! {
+        outcome = serve(&*log, &streams, requests, &responses) => outcome,
+        () = responses.closed() => return,
+        () = stop.cancelled() => Err(stopping()),
+    };
+    finish(&responses, outcome).await;
 }
 
 async fn serve(
     log: &dyn LogStore,
     streams: &Streams,
     mut requests: impl Stream<Item = Result<ReadStreamByKeyRequest, Status>> + Send + Unpin,
-    responses: &mpsc::Sender<Result<ReadStreamByKeyResponse>>,
+    responses: &Responses<ReadStreamByKeyResponse>,
 ) -> Result<()> {
     let Some(first) = next(&mut requests).await? else {
         return Err(ServerError::new(Class::StreamReadClose, "the call was closed before its first message"));
@@ -90,7 +84,7 @@ async fn serve(
         } else {
             let response = cut(&mut found, credit);
             credit = credit.saturating_sub(response.record_ids.len() as u64);
-            if responses.send(Ok(response)).await.is_err() {
+            if responses.send(Ok(Some(response))).await.is_err() {
                 return Ok(());
             }
         }

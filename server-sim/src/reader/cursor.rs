@@ -13,6 +13,10 @@ use tokio_util::sync::CancellationToken;
 /// Most batches in one response.
 pub const MAX_BATCHES_PER_MESSAGE: usize = 10;
 
+/// Where a call's responses go: messages, then `None` for a good end or an error. Nothing but the channel's
+/// end without either means that the sending task failed.
+pub type Responses<R> = mpsc::Sender<Result<Option<R>>>;
+
 /// What one call reads.
 #[derive(Debug)]
 pub struct ReadPlan {
@@ -84,22 +88,21 @@ pub async fn run<R: Send>(
     log: Arc<dyn LogStore>,
     plan: ReadPlan,
     stop: CancellationToken,
-    responses: mpsc::Sender<Result<R>>,
+    responses: Responses<R>,
     respond: impl Fn(Vec<ReceivedRecord>) -> R + Send + Sync,
 ) {
-    tokio::select! {
-        outcome = feed(&*log, plan, &responses, respond) => {
-            if let Err(error) = outcome {
-                // A receiver that left needs no answer.
-                let _ = responses.send(Err(error)).await;
-            }
-        }
-        () = responses.closed() => {}
-        () = stop.cancelled() => {
-            // Without waiting for room: the end of the channel says the rest.
-            let _ = responses.try_send(Err(stopping()));
-        }
-    }
+    let outcome = tokio::select! {
+        outcome = feed(&*log, plan, &responses, respond) => outcome,
+        () = responses.closed() => return,
+        () = stop.cancelled() => Err(stopping()),
+    };
+    finish(&responses, outcome).await;
+}
+
+/// Says how a call ended. Waits for room, at most as long as the client's connection lasts.
+pub(super) async fn finish<R>(responses: &Responses<R>, outcome: Result<()>) {
+    // A receiver that left needs no answer.
+    let _ = responses.send(outcome.map(|()| None)).await;
 }
 
 /// The answer to calls that are open when the node stops.
@@ -110,7 +113,7 @@ pub(super) fn stopping() -> ServerError {
 async fn feed<R: Send>(
     log: &dyn LogStore,
     plan: ReadPlan,
-    responses: &mpsc::Sender<Result<R>>,
+    responses: &Responses<R>,
     respond: impl Fn(Vec<ReceivedRecord>) -> R + Send + Sync,
 ) -> Result<()> {
     let mut left = if plan.max_batches == 0 { u64::MAX } else { plan.max_batches };
@@ -153,7 +156,7 @@ async fn feed<R: Send>(
 
 /// Sends batches in as many responses as their size asks for; false when nobody listens any more.
 async fn send<R: Send>(
-    responses: &mpsc::Sender<Result<R>>,
+    responses: &Responses<R>,
     respond: &(impl Fn(Vec<ReceivedRecord>) -> R + Sync),
     shard: ShardId,
     batches: Vec<StoredBatch>,
@@ -163,7 +166,7 @@ async fn send<R: Send>(
     for batch in batches {
         let bytes = received_bytes(&batch);
         if !message.is_empty() && size + bytes > MESSAGE_BYTES {
-            if responses.send(Ok(respond(std::mem::take(&mut message)))).await.is_err() {
+            if responses.send(Ok(Some(respond(std::mem::take(&mut message))))).await.is_err() {
                 return false;
             }
             size = 0;
@@ -171,5 +174,5 @@ async fn send<R: Send>(
         size += bytes;
         message.extend(received(shard, batch));
     }
-    message.is_empty() || responses.send(Ok(respond(message))).await.is_ok()
+    message.is_empty() || responses.send(Ok(Some(respond(message)))).await.is_ok()
 }

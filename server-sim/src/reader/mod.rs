@@ -6,7 +6,7 @@ mod delivery;
 mod polled;
 mod range;
 
-pub use cursor::{MAX_BATCHES_PER_MESSAGE, ReadPlan, run};
+pub use cursor::{MAX_BATCHES_PER_MESSAGE, ReadPlan, Responses, run};
 pub(crate) use delivery::timestamp;
 pub use delivery::{ID_BYTES, MESSAGE_BYTES, received, received_bytes};
 pub use polled::{NewReader, PolledReaders};
