@@ -1,0 +1,245 @@
+//! Appending: records are batched per shard and sent in order; receipts say what became of each.
+
+mod batcher;
+mod builder;
+mod cluster_transport;
+mod delivery;
+mod flow;
+mod outcome;
+mod pipeline;
+mod settings;
+mod shared;
+mod transport;
+
+pub use builder::ProducerBuilder;
+pub use outcome::{AppendOutcome, Completion, ManyReceipt, Receipt};
+pub use settings::{Compression, WhenFull};
+pub use shared::CloseReport;
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    record::{Record, RecordBatch},
+};
+use flow::{Permit, Turn, closed};
+use outcome::Call;
+use shared::Shared;
+use std::{fmt, sync::Arc, time::Duration};
+
+/// Records accepted and not yet resolved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pending {
+    /// Number of records.
+    pub records: usize,
+    /// Their payloads, keys and attributes, in bytes.
+    pub bytes: usize,
+}
+
+/// Appends records to one stream. Cheap to clone; clones share batches, limits and order.
+///
+/// Records of one key are stored in the order of the calls that appended them. Against servers that announce it
+/// every record is stored exactly once whatever happens on the way; against others a record whose answer was
+/// lost fails with `OutcomeUnknown` and is not sent again, unless `allow_duplicates` is set.
+///
+/// When the last clone is dropped, what was accepted is still sent in the background; [`close`](Self::close)
+/// waits for it.
+#[derive(Clone)]
+pub struct Producer(Arc<Handle>);
+
+struct Handle(Arc<Shared>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}
+
+impl Producer {
+    fn new(shared: Arc<Shared>) -> Self {
+        Producer(Arc::new(Handle(shared)))
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.0.0
+    }
+
+    /// Accepts a record; the receipt tells its id once it is stored.
+    ///
+    /// Waits for flow control according to `when_full`. Dropping the future before it resolves appends nothing.
+    ///
+    /// # Errors
+    /// `InvalidArgument` (code 207) when the record is larger than servers accept or than flow control ever
+    /// allows, `Overloaded` when there is no room and `when_full` does not wait for it, `Closed`, `Routing` when
+    /// no shard takes the key.
+    pub async fn append(&self, record: Record) -> Result<Receipt> {
+        let view = record.view();
+        batcher::measure(&self.shared().settings, &view).map_err(|error| self.named(error))?;
+        let (_turn, permit) = self.enter(1, view.flow_bytes()).await?;
+        self.hand_over_one(&record, permit)
+    }
+
+    /// Accepts a record if there is room now. Never waits.
+    ///
+    /// # Errors
+    /// Those of [`append`](Self::append); `Overloaded` when there is no room.
+    pub fn try_append(&self, record: Record) -> Result<Receipt> {
+        let view = record.view();
+        batcher::measure(&self.shared().settings, &view).map_err(|error| self.named(error))?;
+        let permit =
+            self.shared().flow.try_acquire(1, view.flow_bytes()).map_err(|error| self.named(error))?;
+        self.hand_over_one(&record, permit)
+    }
+
+    /// Accepts many records at once, in order; the receipt tells what became of each.
+    ///
+    /// A record that could never be sent fails alone; the others are sent.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when the records together are more than flow control ever allows, `Overloaded`,
+    /// `Closed`; nothing was appended then.
+    pub async fn append_many(&self, batch: RecordBatch) -> Result<ManyReceipt> {
+        let (_turn, permit) = self.enter(batch.len(), batch.flow_bytes()).await?;
+        let (done, receipt) = outcome::many_receipt(batch.len());
+        self.hand_over(&batch, permit, done).map_err(|(error, _)| error)?;
+        Ok(receipt)
+    }
+
+    /// Accepts many records at once if there is room now. Never waits; `done` is called when all are resolved.
+    ///
+    /// # Errors
+    /// Those of [`append_many`](Self::append_many), with what was passed in; `done` was not and will not be
+    /// called then. After `Overloaded`, [`room`](Self::room) tells when to try again.
+    #[allow(clippy::result_large_err, reason = "the batch goes back to the caller without a copy")]
+    pub fn try_append_many(
+        &self,
+        batch: RecordBatch,
+        done: Completion,
+    ) -> Result<(), (Error, RecordBatch, Completion)> {
+        match self.shared().flow.try_acquire(batch.len(), batch.flow_bytes()) {
+            Ok(permit) => self.hand_over(&batch, permit, done).map_err(|(error, done)| (error, batch, done)),
+            Err(error) => Err((self.named(error), batch, done)),
+        }
+    }
+
+    /// Resolves when [`try_append_many`](Self::try_append_many) of so many records and bytes may succeed. Others
+    /// may take the room first.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when there can never be so much room, `Closed`.
+    pub async fn room(&self, records: usize, bytes: usize) -> Result<()> {
+        self.shared().flow.acquire(records, bytes).await.map(drop).map_err(|error| self.named(error))
+    }
+
+    /// Sends what waits in open batches, and resolves when everything appended before is resolved.
+    ///
+    /// Dropping the future stops the waiting only.
+    ///
+    /// # Errors
+    /// The first error among these records.
+    pub async fn flush(&self) -> Result<()> {
+        let everything = self.shared().intake().flush();
+        everything.wait().await
+    }
+
+    /// Stops accepting, sends what was accepted, and resolves every receipt: what is left after `timeout` is
+    /// given up, with `OutcomeUnknown` if it had been sent and `Closed` if not. Calling it again is harmless.
+    ///
+    /// # Errors
+    /// None today; failures of records are told by their receipts and counted in the report.
+    pub async fn close(&self, timeout: Duration) -> Result<CloseReport> {
+        Ok(self.shared().clone().close(timeout).await)
+    }
+
+    /// What is accepted and not yet resolved.
+    pub fn pending(&self) -> Pending {
+        let (records, bytes) = self.shared().flow.held();
+        Pending { records, bytes }
+    }
+
+    /// The stream's name.
+    pub fn stream(&self) -> &str {
+        &self.shared().stream
+    }
+
+    /// Takes room as `when_full` says. The turn is held until the records are handed over.
+    async fn enter(&self, records: usize, bytes: usize) -> Result<(Option<Turn<'_>>, Permit)> {
+        let flow = &self.shared().flow;
+        let entered = match self.shared().settings.when_full {
+            WhenFull::Fail => flow.try_acquire(records, bytes).map(|permit| (None, permit)),
+            WhenFull::Wait => flow.acquire(records, bytes).await.map(|(turn, permit)| (Some(turn), permit)),
+            WhenFull::WaitTimeout(limit) => {
+                match tokio::time::timeout(limit, flow.acquire(records, bytes)).await {
+                    Ok(entered) => entered.map(|(turn, permit)| (Some(turn), permit)),
+                    Err(_) => Err(flow.full()),
+                }
+            }
+        };
+        entered.map_err(|error| self.named(error))
+    }
+
+    fn hand_over_one(&self, record: &Record, permit: Permit) -> Result<Receipt> {
+        let (sender, receipt) = outcome::receipt();
+        let mut lanes = Vec::new();
+        let pushed = {
+            let mut intake = self.shared().intake();
+            if intake.is_closed() {
+                Err(closed())
+            } else {
+                intake.push(&record.view(), permit, sender, &mut lanes)
+            }
+        };
+        self.shared().start(lanes);
+        pushed.map(|()| receipt).map_err(|error| self.named(error))
+    }
+
+    fn hand_over(
+        &self,
+        batch: &RecordBatch,
+        permit: Permit,
+        done: Completion,
+    ) -> Result<(), (Error, Completion)> {
+        let mut lanes = Vec::new();
+        let (call, refused) = {
+            let mut intake = self.shared().intake();
+            if intake.is_closed() {
+                return Err((self.named(closed()), done));
+            }
+            let call = Call::new(batch.len(), done);
+            let refused = intake.push_many(batch, permit, &call, &mut lanes);
+            (call, refused)
+        };
+        self.shared().start(lanes);
+        if batch.is_empty() || !refused.is_empty() {
+            let producer = self.shared().clone();
+            // Completions run on the runtime, never inside the call that passed them in. Should the runtime be
+            // gone, dropping the call completes it.
+            drop(self.shared().runtime.spawn(async move {
+                if refused.is_empty() {
+                    call.fail(0..0, closed());
+                }
+                for (position, error) in refused {
+                    call.fail(
+                        position..position + 1,
+                        error.with_resource(format!("stream {:?}", producer.stream)),
+                    );
+                }
+            }));
+        }
+        Ok(())
+    }
+
+    fn named(&self, error: Error) -> Error {
+        match error.kind() {
+            ErrorKind::Routing => error,
+            _ => error.with_resource(format!("stream {:?}", self.shared().stream)),
+        }
+    }
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer")
+            .field("stream", &self.shared().stream)
+            .field("pending", &self.pending())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,534 @@
+//! Records into batches: one open batch per shard, closed by count, size or age, and the queue of closed ones.
+
+use super::{
+    flow::Permit,
+    outcome::{Call, Waiters},
+    settings::ProducerSettings,
+};
+use crate::{
+    codec::{BatchEncoder, RecordLayout},
+    error::{Error, ErrorKind, Result},
+    record::{RecordBatch, RecordId, RecordView},
+    routing::ShardMap,
+};
+use hstreamdb_proto::api::ErrorCode;
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, OnceLock, Weak},
+};
+use tokio::{
+    sync::{Notify, oneshot, watch},
+    time::Instant,
+};
+
+/// Records of one shard that are stored together or not at all.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub encoder: BatchEncoder,
+    /// When its first record came.
+    pub opened: Instant,
+    waiters: Waiters,
+    permit: Permit,
+    generation: Arc<Generation>,
+    resolved: bool,
+}
+
+impl Batch {
+    /// Tells everybody what became of the records and gives their room back.
+    pub fn resolve(mut self, result: Result<&[RecordId], &Error>) {
+        self.tell(result);
+    }
+
+    fn tell(&mut self, result: Result<&[RecordId], &Error>) {
+        self.resolved = true;
+        if let Err(error) = result {
+            // A flush reports the first error only.
+            let _ = self.generation.error.set(error.clone());
+        }
+        self.waiters.resolve(result);
+    }
+
+    /// Number of records.
+    pub fn records(&self) -> usize {
+        self.encoder.records() as usize
+    }
+}
+
+impl Drop for Batch {
+    /// A batch that goes away unsent, with its runtime or its producer. Those that were sent are resolved by
+    /// their pipeline.
+    fn drop(&mut self) {
+        if !self.resolved {
+            let error = Error::new(ErrorKind::Closed, "append")
+                .with_message("the producer was closed before the record was sent");
+            self.tell(Err(&error));
+        }
+    }
+}
+
+/// All batches opened between two flushes. A flush waits until none of them is left.
+#[derive(Debug)]
+struct Generation {
+    alive: watch::Sender<()>,
+    error: Arc<OnceLock<Error>>,
+}
+
+impl Generation {
+    fn new() -> Arc<Self> {
+        Arc::new(Generation { alive: watch::Sender::new(()), error: Arc::default() })
+    }
+}
+
+/// Waits for the batches before a flush.
+pub(super) struct FlushWait(Vec<(watch::Receiver<()>, Arc<OnceLock<Error>>)>);
+
+impl FlushWait {
+    /// Resolves when all are resolved, with the first error among them.
+    pub async fn wait(self) -> Result<()> {
+        let mut first = None;
+        for (mut alive, error) in self.0 {
+            while alive.changed().await.is_ok() {}
+            first = first.or_else(|| error.get().cloned());
+        }
+        first.map_or(Ok(()), Err)
+    }
+}
+
+/// What waits for one shard.
+#[derive(Debug)]
+struct Lane {
+    shard_id: u64,
+    open: Option<Batch>,
+    ready: VecDeque<Batch>,
+    wake: Arc<Notify>,
+    /// Whether a pipeline serves it.
+    served: bool,
+}
+
+/// A lane that got its first records and needs a pipeline.
+#[derive(Debug)]
+pub(super) struct NewLane {
+    pub shard_id: u64,
+    pub wake: Arc<Notify>,
+}
+
+/// What a pipeline does next.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Send this.
+    Batch(Batch),
+    /// Nothing before this moment, unless woken.
+    At(Instant),
+    /// Nothing until woken.
+    Idle,
+    /// Nothing ever again.
+    Finished,
+}
+
+/// Everything that was accepted and is not yet with a pipeline.
+#[derive(Debug)]
+pub(super) struct Intake {
+    settings: Arc<ProducerSettings>,
+    map: ShardMap,
+    lanes: Vec<Lane>,
+    index: HashMap<u64, usize>,
+    generation: Arc<Generation>,
+    generations: VecDeque<Weak<Generation>>,
+    closed: bool,
+}
+
+impl Intake {
+    pub fn new(settings: Arc<ProducerSettings>, map: ShardMap) -> Self {
+        let generation = Generation::new();
+        let mut intake = Intake {
+            settings,
+            map: map.clone(),
+            lanes: Vec::new(),
+            index: HashMap::new(),
+            generations: VecDeque::from([Arc::downgrade(&generation)]),
+            generation,
+            closed: false,
+        };
+        // A fresh intake has nothing to give back.
+        drop(intake.replace_map(map));
+        intake
+    }
+
+    /// Whether nothing is accepted any more.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Accepts one record, or says why it never could be.
+    pub fn push(
+        &mut self,
+        view: &RecordView<'_>,
+        mut permit: Permit,
+        sender: oneshot::Sender<Result<RecordId>>,
+        started: &mut Vec<NewLane>,
+    ) -> Result<()> {
+        let lane = self.lane_of(view.key)?;
+        let layout = measure(&self.settings, view)?;
+        let batch = self.place(lane, view, layout, &mut permit, started)?;
+        batch.waiters.push_one(sender);
+        self.seal_if_full(lane);
+        Ok(())
+    }
+
+    /// Accepts the records of a call; those that never could be sent fail alone.
+    pub fn push_many(
+        &mut self,
+        records: &RecordBatch,
+        mut permit: Permit,
+        call: &Arc<Call>,
+        started: &mut Vec<NewLane>,
+    ) -> Vec<(usize, Error)> {
+        let mut refused = Vec::new();
+        let mut last: Option<(&str, usize)> = None;
+        for (position, view) in records.views().enumerate() {
+            let lane = match last {
+                // Runs of one key are common, and hashing is the most expensive step here.
+                Some((key, lane)) if key == view.key => Ok(lane),
+                _ => self.lane_of(view.key),
+            };
+            let placed = lane.and_then(|lane| {
+                last = Some((view.key, lane));
+                let layout = measure(&self.settings, &view)?;
+                let batch = self.place(lane, &view, layout, &mut permit, started)?;
+                batch.waiters.push_many(call, position);
+                self.seal_if_full(lane);
+                Ok(())
+            });
+            if let Err(error) = placed {
+                refused.push((position, error));
+            }
+        }
+        refused
+    }
+
+    fn lane_of(&self, key: &str) -> Result<usize> {
+        self.map.index_for_key(key).ok_or_else(|| {
+            Error::new(ErrorKind::Routing, "append")
+                .with_resource(format!("key {key:?}"))
+                .with_message("no shard of the stream holds the hash of this key")
+        })
+    }
+
+    /// Writes the record into the shard's open batch, which it opens if need be.
+    fn place(
+        &mut self,
+        lane: usize,
+        view: &RecordView<'_>,
+        layout: RecordLayout,
+        permit: &mut Permit,
+        started: &mut Vec<NewLane>,
+    ) -> Result<&mut Batch> {
+        let unknown = || Error::new(ErrorKind::Internal, "append").with_message("the shard has no queue");
+        let lane = self.lanes.get_mut(lane).ok_or_else(unknown)?;
+        if lane
+            .open
+            .as_ref()
+            .is_some_and(|batch| batch.encoder.encoded_len_with(layout) > self.settings.batch_max_bytes)
+        {
+            lane.seal();
+        }
+        if !lane.served {
+            lane.served = true;
+            started.push(NewLane { shard_id: lane.shard_id, wake: lane.wake.clone() });
+        }
+        if lane.open.is_none() {
+            // The pipeline learns when the batch will be old enough.
+            lane.wake.notify_one();
+        }
+        let generation = &self.generation;
+        let batch = lane.open.get_or_insert_with(|| Batch {
+            encoder: BatchEncoder::default(),
+            opened: Instant::now(),
+            waiters: Waiters::default(),
+            permit: permit.split(0, 0),
+            generation: generation.clone(),
+            resolved: false,
+        });
+        batch.permit.absorb(permit, 1, view.flow_bytes());
+        batch.encoder.push(view, layout);
+        Ok(batch)
+    }
+
+    fn seal_if_full(&mut self, lane: usize) {
+        let settings = &self.settings;
+        if let Some(lane) = self.lanes.get_mut(lane)
+            && lane.open.as_ref().is_some_and(|batch| {
+                batch.encoder.records() >= settings.batch_max_records
+                    || batch.encoder.encoded_len() >= settings.batch_max_bytes
+            })
+        {
+            lane.seal();
+        }
+    }
+
+    /// The next batch of a shard that is full, old enough, or flushed.
+    pub fn next(&mut self, shard_id: u64, now: Instant) -> Next {
+        let age = self.settings.batch_max_age;
+        let closed = self.closed;
+        let Some(lane) = self.lane_mut(shard_id) else { return Next::Finished };
+        if let Some(batch) = lane.ready.pop_front() {
+            return Next::Batch(batch);
+        }
+        match &lane.open {
+            Some(batch) => match batch.opened.checked_add(age) {
+                Some(due) if due > now && !closed => Next::At(due),
+                // A deadline beyond the clock is never reached; there flushing and closing decide.
+                None if !closed => Next::Idle,
+                _ => lane.open.take().map_or(Next::Idle, Next::Batch),
+            },
+            None if closed => Next::Finished,
+            None => Next::Idle,
+        }
+    }
+
+    /// Closes all open batches; what waits for everything accepted so far.
+    pub fn flush(&mut self) -> FlushWait {
+        for lane in &mut self.lanes {
+            lane.seal();
+        }
+        self.generations.retain(|generation| generation.strong_count() > 0);
+        let waiting = self
+            .generations
+            .iter()
+            .filter_map(Weak::upgrade)
+            .map(|generation| (generation.alive.subscribe(), generation.error.clone()))
+            .collect();
+        self.generation = Generation::new();
+        self.generations.push_back(Arc::downgrade(&self.generation));
+        FlushWait(waiting)
+    }
+
+    /// Accepts nothing from now on; what is in it is still sent.
+    pub fn close(&mut self) {
+        self.closed = true;
+        for lane in &mut self.lanes {
+            lane.seal();
+            lane.wake.notify_one();
+        }
+    }
+
+    /// All that waits for a shard, taken out: the caller resolves or drops it outside the lock.
+    pub fn drain(&mut self, shard_id: u64) -> VecDeque<Batch> {
+        let Some(lane) = self.lane_mut(shard_id) else { return VecDeque::new() };
+        lane.seal();
+        std::mem::take(&mut lane.ready)
+    }
+
+    /// Routes by another map from now on. Batches of shards that are gone are returned.
+    #[must_use]
+    pub fn replace_map(&mut self, map: ShardMap) -> Vec<Batch> {
+        let mut old: HashMap<u64, Lane> =
+            std::mem::take(&mut self.lanes).into_iter().map(|lane| (lane.shard_id, lane)).collect();
+        self.lanes = map
+            .ranges()
+            .iter()
+            .map(|range| {
+                old.remove(&range.id).unwrap_or_else(|| Lane {
+                    shard_id: range.id,
+                    open: None,
+                    ready: VecDeque::new(),
+                    wake: Arc::default(),
+                    served: false,
+                })
+            })
+            .collect();
+        self.index = self.lanes.iter().enumerate().map(|(at, lane)| (lane.shard_id, at)).collect();
+        self.map = map;
+        old.into_values()
+            .flat_map(|mut lane| {
+                lane.seal();
+                // Its pipeline finds nothing of its shard and ends.
+                lane.wake.notify_one();
+                lane.ready
+            })
+            .collect()
+    }
+
+    fn lane_mut(&mut self, shard_id: u64) -> Option<&mut Lane> {
+        let at = *self.index.get(&shard_id)?;
+        self.lanes.get_mut(at)
+    }
+}
+
+/// Measures a record and refuses one that no server accepts, whatever batch it is in.
+pub(super) fn measure(settings: &ProducerSettings, view: &RecordView<'_>) -> Result<RecordLayout> {
+    let layout = RecordLayout::of(view);
+    let alone = BatchEncoder::default().encoded_len_with(layout);
+    let limit = settings.record_limit();
+    if alone > limit {
+        return Err(Error::new(ErrorKind::InvalidArgument, "append")
+            .with_code(ErrorCode::StreamInvalidRecordSize as i32)
+            .with_message(format!("the record takes {alone} bytes encoded, at most {limit} are accepted")));
+    }
+    Ok(layout)
+}
+
+impl Lane {
+    fn seal(&mut self) {
+        if let Some(batch) = self.open.take() {
+            self.ready.push_back(batch);
+            self.wake.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{flow::FlowControl, outcome},
+        *,
+    };
+    use crate::record::Record;
+    use futures::poll;
+    use hstreamdb_proto::{api, partition::even_range};
+    use prost::Message as _;
+    use std::{pin::pin, sync::LazyLock, time::Duration};
+
+    fn intake(settings: ProducerSettings, shards: u32) -> Intake {
+        let shards: Vec<_> = (0..shards)
+            .map(|index| {
+                let (start, end) = even_range(index, shards);
+                api::Shard {
+                    stream_name: "s".into(),
+                    shard_id: u64::from(index) + 1,
+                    start_hash_range_key: start.to_string(),
+                    end_hash_range_key: end.to_string(),
+                    epoch: 0,
+                    is_active: true,
+                }
+            })
+            .collect();
+        Intake::new(Arc::new(settings), ShardMap::from_wire("s", &shards).unwrap())
+    }
+
+    fn push_all(intake: &mut Intake, records: &RecordBatch) -> (Vec<(usize, Error)>, outcome::ManyReceipt) {
+        static FLOW: LazyLock<Arc<FlowControl>> = LazyLock::new(|| FlowControl::new(1 << 30, 1 << 30));
+        let permit = FLOW.try_acquire(records.len(), records.flow_bytes()).unwrap();
+        let (done, receipt) = outcome::many_receipt(records.len());
+        let call = Call::new(records.len(), done);
+        (intake.push_many(records, permit, &call, &mut Vec::new()), receipt)
+    }
+
+    fn ready(intake: &mut Intake, shard_id: u64) -> Vec<Batch> {
+        let now = Instant::now();
+        std::iter::from_fn(|| match intake.next(shard_id, now) {
+            Next::Batch(batch) => Some(batch),
+            _ => None,
+        })
+        .collect()
+    }
+
+    #[tokio::test]
+    async fn batches_close_by_count() {
+        let mut intake = intake(ProducerSettings { batch_max_records: 3, ..Default::default() }, 1);
+        let records: RecordBatch = vec![Record::raw("x"); 8].iter().collect();
+        let _receipt = push_all(&mut intake, &records);
+        let sizes: Vec<_> = ready(&mut intake, 1).iter().map(Batch::records).collect();
+        assert_eq!(sizes, [3, 3]);
+        let _flush = intake.flush();
+        assert_eq!(ready(&mut intake, 1).iter().map(Batch::records).collect::<Vec<_>>(), [2]);
+    }
+
+    #[tokio::test]
+    async fn batches_never_exceed_their_bytes_unless_one_record_does_alone() {
+        let limit = 1000;
+        let settings =
+            ProducerSettings { batch_max_bytes: limit, batch_max_records: 1000, ..Default::default() };
+        let mut intake = intake(settings, 1);
+        let sizes = [0, 1, 100, 300, 700, 950, 970, 980, 990, 995, 2000, 5, 999, 1, 1, 400, 400, 400];
+        let records: Vec<_> = sizes.iter().map(|size| Record::raw(vec![7; *size])).collect();
+        let _receipt = push_all(&mut intake, &records.iter().collect());
+        let _flush = intake.flush();
+        let mut seen = 0;
+        for mut batch in ready(&mut intake, 1) {
+            seen += batch.records();
+            let single = batch.records() == 1;
+            let encoder = std::mem::take(&mut batch.encoder);
+            let encoded = encoder.finish(api::CompressionType::None, None).unwrap().encoded_len();
+            assert!(encoded <= limit || single, "{encoded} bytes");
+        }
+        assert_eq!(seen, sizes.len());
+    }
+
+    #[tokio::test]
+    async fn a_record_above_the_servers_limit_fails_alone() {
+        let mut intake = intake(ProducerSettings::default(), 1);
+        let records = [Record::raw("a"), Record::raw(vec![0; 1 << 20]), Record::raw("b")];
+        let (refused, _receipt) = push_all(&mut intake, &records.iter().collect());
+        assert_eq!(refused.len(), 1);
+        assert_eq!(refused[0].0, 1);
+        assert_eq!(refused[0].1.kind(), ErrorKind::InvalidArgument);
+        assert_eq!(refused[0].1.code(), Some(207));
+        // 16 bytes below the limit is what is left beside the fields around it.
+        let fits = [Record::raw(vec![0; (1 << 20) - 26])];
+        assert!(push_all(&mut intake, &fits.iter().collect()).0.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn batches_close_by_the_age_of_their_first_record() {
+        let mut intake = intake(ProducerSettings::default(), 1);
+        let start = Instant::now();
+        let _first = push_all(&mut intake, &[Record::raw("a")].iter().collect());
+        tokio::time::advance(Duration::from_millis(60)).await;
+        let _second = push_all(&mut intake, &[Record::raw("b")].iter().collect());
+        let due = start + Duration::from_millis(100);
+        assert!(matches!(intake.next(1, Instant::now()), Next::At(at) if at == due));
+        assert!(matches!(intake.next(1, due), Next::Batch(batch) if batch.records() == 2));
+        assert!(matches!(intake.next(1, due), Next::Idle));
+    }
+
+    #[tokio::test]
+    async fn keys_go_to_their_shards_in_order() {
+        let mut intake = intake(ProducerSettings::default(), 16);
+        let keys = ["", "a", "key1", "hello", "demo-key", "中文", "a", "a"];
+        let records: Vec<_> = keys.iter().map(|key| Record::raw("x").with_key(*key)).collect();
+        let _receipt = push_all(&mut intake, &records.iter().collect());
+        let _flush = intake.flush();
+        for (shard, count) in [(14, 1), (1, 3), (13, 1), (6, 1), (9, 1), (11, 1), (2, 0)] {
+            let batches = ready(&mut intake, shard);
+            assert_eq!(batches.iter().map(Batch::records).sum::<usize>(), count, "shard {shard}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flush_waits_for_what_came_before_it_and_reports_its_error() {
+        let mut intake = intake(ProducerSettings::default(), 1);
+        let _one = push_all(&mut intake, &[Record::raw("a")].iter().collect());
+        let first = intake.flush();
+        let _two = push_all(&mut intake, &[Record::raw("b")].iter().collect());
+        let mut batches = ready(&mut intake, 1).into_iter();
+        let failed = Error::new(ErrorKind::OutcomeUnknown, "append");
+        assert!(poll!(pin!(intake.flush().wait())).is_pending());
+        batches.next().unwrap().resolve(Err(&failed));
+        assert_eq!(first.wait().await.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+        let second = intake.flush();
+        let _three = push_all(&mut intake, &[Record::raw("c")].iter().collect());
+        ready(&mut intake, 1).remove(0).resolve(Ok(&[RecordId::default()]));
+        assert!(second.wait().await.is_ok(), "the error was reported to those who asked before");
+    }
+
+    #[tokio::test]
+    async fn batches_of_shards_that_are_gone_come_back() {
+        let mut intake = intake(ProducerSettings::default(), 2);
+        let records = [Record::raw("x").with_key("a"), Record::raw("y")];
+        let (_, receipt) = push_all(&mut intake, &records.iter().collect());
+        let shard = api::Shard {
+            shard_id: 1,
+            start_hash_range_key: "0".into(),
+            end_hash_range_key: u128::MAX.to_string(),
+            ..Default::default()
+        };
+        let gone = intake.replace_map(ShardMap::from_wire("s", &[shard]).unwrap());
+        assert_eq!(gone.iter().map(Batch::records).collect::<Vec<_>>(), [1]);
+        assert!(matches!(intake.next(2, Instant::now()), Next::Finished));
+        drop(gone);
+        drop(intake);
+        let outcome = receipt.await;
+        assert_eq!(outcome.errors.len(), 2, "one error per batch: {outcome:?}");
+    }
+}
