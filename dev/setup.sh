@@ -21,10 +21,11 @@ command -v node >/dev/null || fail "node is missing; install Node.js 20.17 or ne
 node=$(node --version | tr -d v)
 at_least "$node" 20.17 || fail "Node.js $node is too old; 20.17 or newer is needed"
 
-# A C compiler for ring and zstd, venv for the Python tests.
+# A C compiler for ring and zstd, venv for the Python tests, Erlang/OTP with rebar3 for the NIF.
 packages=""
 command -v cc >/dev/null || packages="$packages build-essential"
 python3 -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
+command -v rebar3 >/dev/null || packages="$packages rebar3"
 if [ -n "$packages" ]; then
     sudo=""
     [ "$(id -u)" = 0 ] || sudo=sudo
