@@ -1,7 +1,7 @@
 //! A stored batch as a consumer receives it: whole the first time, only its open records afterwards.
 
 use crate::store::{ShardId, StoredBatch};
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{BufMut as _, BytesMut};
 use hstreamdb_proto::api::{
     BatchedRecord, CompressionType, ReceivedRecord, RecordId, StreamingFetchResponse,
 };
@@ -107,12 +107,13 @@ fn pick(record: &BatchedRecord, open: &[Range<u32>]) -> Result<BatchedRecord, St
         }
     }
     let payload = compress(kind, None, picked.freeze()).map_err(|error| error.to_string())?;
-    Ok(BatchedRecord { payload: Bytes::from(payload), batch_size, ..record.clone() })
+    Ok(BatchedRecord { payload, batch_size, ..record.clone() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use hstreamdb_proto::api::{BatchHStreamRecords, HStreamRecord, HStreamRecordHeader};
 
     fn records(count: u32) -> Vec<HStreamRecord> {
@@ -177,7 +178,8 @@ mod tests {
                 payload: Bytes::from(payload.to_owned()),
             };
             let batch = StoredBatch { lsn: 77, time_ms: 1, records: 2, bytes: record.encode_to_vec().into() };
-            let received = part(5, &batch, &[1..2]).unwrap().message.received_records.unwrap();
+            let received =
+                part(5, &batch, std::slice::from_ref(&(1..2))).unwrap().message.received_records.unwrap();
             assert_eq!(received.record_ids.len(), 2, "{payload:?}");
             assert_eq!(received.record.unwrap().payload, record.payload);
         }
