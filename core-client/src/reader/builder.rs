@@ -139,7 +139,7 @@ impl ReaderBuilder {
                     }
                 }
                 let shards = self.shards().await?;
-                let shards: Vec<_> = futures::stream::iter(shards.iter().map(|shard| shard.shard_id))
+                let shards: Vec<_> = futures::stream::iter(shards.into_iter().map(|shard| shard.shard_id))
                     .map(|shard| {
                         let builder = &self;
                         async move { Ok::<_, Error>((shard, builder.bounds(shard, builder.until).await?)) }
