@@ -15,6 +15,7 @@ mod reader;
 mod record;
 mod retry;
 mod routing;
+mod runtime;
 
 pub use admin::{
     ClusterDescription, ConsumerInfo, DeleteStreamOptions, ResourceKind, ShardInfo, StartFrom, StreamInfo, StreamOptions,
@@ -34,6 +35,7 @@ pub use producer::{
 };
 pub use reader::{Reader, ReaderBuilder};
 pub use record::{Offset, PayloadKind, ReceivedBatch, ReceivedRecord, Record, RecordBatch, RecordId};
+pub use runtime::{CancelToken, LogLevel, LogLine, LogQueue, Runtime, RuntimeOptions};
 
 /// Version of this crate, as it appears in the user agent.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
