@@ -6,6 +6,7 @@
 
 pub mod disk;
 pub mod embedded;
+pub mod producer_table;
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -1,50 +1,238 @@
 //! The store of one machine: a segment log for records and a redb file for metadata, on one [`Disk`].
+//!
+//! Where to look: `frame` is the format, `shard` the memory of one shard, `queue` and `writer` the way to the
+//! disk, `recovery` the start, `log` and `meta` the two traits.
+
+mod frame;
+mod log;
+mod meta;
+mod queue;
+mod recovery;
+mod segments;
+mod shard;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod writer;
 
 use super::disk::Disk;
-use super::{LogStore, MetaStore, Result, StoreError};
-use std::sync::Arc;
+use super::producer_table::ProducerLimits;
+use super::{LogStore, MetaStore, Result, ShardId, StoreError};
+use log::SegmentLog;
+use meta::RedbMeta;
+use queue::Queue;
+use segments::Segments;
+use shard::Shard;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::Semaphore;
+
+/// Tells the time in milliseconds since 1970.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// How an [`EmbeddedStore`] behaves; [`Default`] is right for a server.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct EmbeddedOptions {
-    /// A segment is closed once it is this long, in bytes. Default 64 MiB.
+    /// A segment is closed once it is this long, in bytes; at most 1 GiB. Default 64 MiB.
     pub segment_bytes: u32,
+    /// Batches waiting for the disk may hold this many bytes; who comes then waits. Default 64 MiB.
+    pub queue_bytes: usize,
+    /// At most this many bytes are written between two syncs, unless one batch alone is larger. Default 8 MiB.
+    pub group_bytes: usize,
+    /// Appends are refused when they would leave less than this many bytes on the disk. Default 64 MiB.
+    pub reserve_bytes: u64,
+    /// Bounds of the memory of producers, per shard.
+    pub producers: ProducerLimits,
+    /// How often batches older than their shard's retention are looked for. Default one minute.
+    pub retention_interval: Duration,
+    /// Memory for pages of the metadata file, in bytes. Default 16 MiB.
+    pub meta_cache_bytes: usize,
+    /// Where append times come from. Default the system's clock.
+    pub clock: Clock,
 }
 
 impl Default for EmbeddedOptions {
     fn default() -> Self {
-        EmbeddedOptions { segment_bytes: 64 << 20 }
+        EmbeddedOptions {
+            segment_bytes: 64 << 20,
+            queue_bytes: 64 << 20,
+            group_bytes: 8 << 20,
+            reserve_bytes: 64 << 20,
+            producers: ProducerLimits::default(),
+            retention_interval: Duration::from_secs(60),
+            meta_cache_bytes: 16 << 20,
+            clock: Arc::new(system_ms),
+        }
     }
+}
+
+impl fmt::Debug for EmbeddedOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedOptions")
+            .field("segment_bytes", &self.segment_bytes)
+            .field("queue_bytes", &self.queue_bytes)
+            .field("group_bytes", &self.group_bytes)
+            .field("reserve_bytes", &self.reserve_bytes)
+            .field("producers", &self.producers)
+            .field("retention_interval", &self.retention_interval)
+            .field("meta_cache_bytes", &self.meta_cache_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+fn system_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Both halves of the store, opened together.
 #[derive(Debug)]
 pub struct EmbeddedStore {
-    log: Arc<dyn LogStore>,
-    meta: Arc<dyn MetaStore>,
+    log: Arc<SegmentLog>,
+    meta: Arc<RedbMeta>,
+    disk: Arc<dyn Disk>,
+    writer: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
 impl EmbeddedStore {
-    /// Opens or creates the store on `disk` and recovers what a crash left.
+    /// Opens or creates the store on `disk` and recovers what a crash left. Needs a tokio runtime.
     ///
     /// # Errors
-    /// [`StoreError::Io`] if the disk cannot be read or written, [`StoreError::Corrupt`] if the metadata is damaged.
+    /// [`StoreError::Io`] if the disk cannot be read or written, [`StoreError::Corrupt`] if so much is damaged
+    /// that what is left cannot be served.
     pub async fn open(disk: Arc<dyn Disk>, options: EmbeddedOptions) -> Result<EmbeddedStore> {
-        let _ = (disk, options);
-        Err(StoreError::Io("the embedded store is not part of this build".into()))
+        let mut options = options;
+        options.segment_bytes = options.segment_bytes.clamp(1 << 10, 1 << 30);
+        options.queue_bytes = options.queue_bytes.clamp(1 << 10, Semaphore::MAX_PERMITS.min(1 << 31));
+        let on = Arc::clone(&disk);
+        let limits = options.producers;
+        let cache = options.meta_cache_bytes;
+        let (recovered, meta) = blocking(move || {
+            let recovered = recovery::recover(&*on, &limits)?;
+            Ok::<_, StoreError>((recovered, RedbMeta::open(&*on, cache)?))
+        })
+        .await??;
+        let interval = options.retention_interval.max(Duration::from_millis(1));
+        let shared = Arc::new(Shared {
+            room: Arc::new(Semaphore::new(options.queue_bytes)),
+            options,
+            disk: Arc::clone(&disk),
+            shards: RwLock::new(recovered.shards),
+            segments: recovered.segments,
+            queue: Queue::default(),
+            exclusive: Arc::default(),
+        });
+        let writer = writer::Writer::new(Arc::clone(&shared), recovered.active, recovered.len);
+        let thread = std::thread::Builder::new()
+            .name("hstream-log".into())
+            .spawn(move || writer.run())
+            .map_err(|error| StoreError::Io(format!("cannot start the writer of the log: {error}")))?;
+        let log = Arc::new(SegmentLog { shared });
+        keep_retention(&log, interval);
+        Ok(EmbeddedStore { log, meta: Arc::new(meta), disk, writer: tokio::sync::Mutex::new(Some(thread)) })
     }
 
     /// The records of every shard.
     pub fn log(&self) -> Arc<dyn LogStore> {
-        Arc::clone(&self.log)
+        Arc::clone(&self.log) as Arc<dyn LogStore>
     }
 
     /// Everything else.
     pub fn meta(&self) -> Arc<dyn MetaStore> {
-        Arc::clone(&self.meta)
+        Arc::clone(&self.meta) as Arc<dyn MetaStore>
     }
 
     /// Makes everything accepted so far durable and gives the directory back. Later calls answer
     /// [`StoreError::Closed`]; closing twice is fine.
-    pub async fn close(&self) {}
+    pub async fn close(&self) {
+        self.log.shared.queue.close();
+        if let Some(thread) = self.writer.lock().await.take() {
+            // A writer that panicked has said so and ended the queue.
+            let _ = blocking(move || thread.join().is_ok()).await;
+        }
+        self.meta.close().await;
+        self.disk.close();
+    }
+}
+
+/// Trims by age until the log is gone or closed.
+fn keep_retention(log: &Arc<SegmentLog>, interval: Duration) {
+    let log = Arc::downgrade(log);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(interval).await;
+            let Some(log) = log.upgrade() else { return };
+            match log.enforce_retention().await {
+                Ok(()) => {}
+                Err(StoreError::Closed | StoreError::Poisoned(_)) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "old batches could not be removed; it will be tried again")
+                }
+            }
+        }
+    });
+}
+
+/// What the writer and the users of the log share.
+#[derive(Debug)]
+struct Shared {
+    options: EmbeddedOptions,
+    disk: Arc<dyn Disk>,
+    shards: RwLock<HashMap<ShardId, Arc<Shard>>>,
+    segments: Segments,
+    queue: Queue,
+    /// Bytes the queue can still take.
+    room: Arc<Semaphore>,
+    /// Held while shards are created or deleted.
+    exclusive: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Shared {
+    fn shards(&self) -> RwLockReadGuard<'_, HashMap<ShardId, Arc<Shard>>> {
+        self.shards.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shards_mut(&self) -> RwLockWriteGuard<'_, HashMap<ShardId, Arc<Shard>>> {
+        self.shards.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, id: ShardId) -> Option<Arc<Shard>> {
+        self.shards().get(&id).cloned()
+    }
+
+    fn sorted_shards(&self) -> Vec<Arc<Shard>> {
+        let mut shards: Vec<Arc<Shard>> = self.shards().values().cloned().collect();
+        shards.sort_by_key(|shard| shard.spec.shard);
+        shards
+    }
+
+    /// The durable state of all shards as a frame body.
+    fn encode_snapshot(&self) -> Vec<u8> {
+        let shards: Vec<_> = self.sorted_shards().iter().map(|shard| shard.snapshot()).collect();
+        snapshot::encode_snapshot(shards.iter())
+    }
+
+    /// Takes no more writes and answers everybody who waits for one; the first reason stays.
+    fn stop(&self, error: StoreError) {
+        writer::fail(self.queue.stop(error), self.stop_reason());
+        self.room.close();
+        let reason = self.stop_reason();
+        for shard in self.sorted_shards() {
+            shard.fail_pending(&reason);
+        }
+    }
+
+    fn stop_reason(&self) -> StoreError {
+        self.queue.stopped().unwrap_or(StoreError::Closed)
+    }
+}
+
+/// Runs what blocks off the async threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| StoreError::Io(format!("an operation on the store died: {error}")))
 }
