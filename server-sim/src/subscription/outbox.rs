@@ -33,17 +33,25 @@ struct Inner {
     waker: Option<Waker>,
 }
 
+impl Inner {
+    fn half_empty(&self) -> bool {
+        self.queue.len() <= MAX_MESSAGES / 2 && self.bytes <= MAX_BYTES / 2
+    }
+}
+
 impl Outbox {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Messages and bytes that still fit; nothing fits into a closed one.
+    /// Messages and bytes that still fit; nothing fits into a closed one. Once full it takes more only when
+    /// half empty, so that reads stay large.
     pub(super) fn room(&self) -> Option<(usize, usize)> {
         let mut inner = self.lock();
-        let full = inner.closed || inner.queue.len() >= MAX_MESSAGES || inner.bytes >= MAX_BYTES;
-        inner.wanted |= full;
-        (!full).then(|| (MAX_MESSAGES - inner.queue.len(), MAX_BYTES - inner.bytes))
+        let full = inner.queue.len() >= MAX_MESSAGES || inner.bytes >= MAX_BYTES;
+        inner.wanted = full || inner.wanted && !inner.half_empty();
+        let room = !inner.closed && !inner.wanted;
+        room.then(|| (MAX_MESSAGES - inner.queue.len(), MAX_BYTES - inner.bytes))
     }
 
     /// Adds a message of about `bytes` bytes and returns its number; the caller has checked [`Outbox::room`].
@@ -90,7 +98,8 @@ impl Outbox {
         if let Some((message, bytes)) = inner.queue.pop_front() {
             inner.bytes -= bytes;
             inner.taken += 1;
-            let wanted = std::mem::take(&mut inner.wanted);
+            let wanted = inner.wanted && inner.half_empty();
+            inner.wanted &= !wanted;
             return Poll::Ready(Ok((message, wanted)));
         }
         match &inner.end {
@@ -131,9 +140,14 @@ mod tests {
             assert_eq!(outbox.push(StreamingFetchResponse::default(), 1), Some(number));
         }
         assert_eq!(outbox.room(), None);
-        assert!(matches!(poll(&outbox), Poll::Ready(Ok((_, true)))), "somebody waits for room");
-        assert!(outbox.took(0) && !outbox.took(1));
-        assert_eq!(outbox.room(), Some((1, MAX_BYTES - (MAX_MESSAGES - 1))));
+        let half = MAX_MESSAGES / 2;
+        for taken in 1..=half as u64 {
+            assert_eq!(outbox.room(), None, "still more than half full");
+            let last = taken == half as u64;
+            assert!(matches!(poll(&outbox), Poll::Ready(Ok((_, wakes))) if wakes == last));
+            assert!(outbox.took(taken - 1) && !outbox.took(taken));
+        }
+        assert_eq!(outbox.room(), Some((half, MAX_BYTES - half)));
         outbox.push(StreamingFetchResponse::default(), 2 * MAX_BYTES);
         assert!(matches!(poll(&outbox), Poll::Ready(Ok((_, false)))));
         assert_eq!(outbox.room(), None, "one message may exceed the bytes, a second one waits");

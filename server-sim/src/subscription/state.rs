@@ -18,6 +18,8 @@ use tokio::time::Instant;
 const MAX_IN_FLIGHT: usize = 1 << 20;
 /// Most batches of one read.
 const READ_BATCHES: usize = 100;
+/// Batches that are read even if the window has room for fewer.
+const READ_AHEAD: usize = 16;
 /// Most bytes of one read, the first batch aside.
 const READ_BYTES: usize = 512 << 10;
 /// Most bytes that were read and wait because the window is full.
@@ -281,8 +283,10 @@ impl State {
         }
         let window = self.max_unacked.saturating_sub(self.unacked);
         let window = usize::try_from(window).unwrap_or(usize::MAX);
+        // A window that opens by one record at a time should not mean one read per record.
+        let least = if self.ahead_bytes() < AHEAD_BYTES / 2 { READ_AHEAD } else { 1 };
         let limits = ReadLimits {
-            max_batches: messages.min(READ_BATCHES).min(window.max(1)),
+            max_batches: messages.min(READ_BATCHES).min(window.max(least)),
             max_bytes: bytes.min(READ_BYTES),
         };
         Some(Job::Read { shard: id, from: shard.next, limits })
@@ -390,11 +394,14 @@ impl State {
         self.limit_ahead(id);
     }
 
+    fn ahead_bytes(&self) -> usize {
+        self.shards.values().flat_map(|shard| &shard.ahead).map(|batch| batch.bytes.len()).sum()
+    }
+
     /// Gives back what was read too far ahead; it is read again later.
     fn limit_ahead(&mut self, id: ShardId) {
-        let bytes = |shard: &Shard| shard.ahead.iter().map(|batch| batch.bytes.len()).sum::<usize>();
         let Some(shard) = self.shards.get(&id) else { return };
-        if shard.ahead.is_empty() || self.shards.values().map(bytes).sum::<usize>() <= AHEAD_BYTES {
+        if shard.ahead.is_empty() || self.ahead_bytes() <= AHEAD_BYTES {
             return;
         }
         if let Some(shard) = self.shards.get_mut(&id)
