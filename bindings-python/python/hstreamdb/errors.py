@@ -1,0 +1,41 @@
+"""One exception class per kind of failure, all below :class:`HStreamError`."""
+
+from ._native import (
+    AlreadyExistsError,
+    CancelledError,
+    ClosedError,
+    CodecError,
+    FailedPreconditionError,
+    HStreamError,
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+    OutcomeUnknownError,
+    OverloadedError,
+    PermissionDeniedError,
+    RoutingError,
+    TimeoutError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnimplementedError,
+)
+
+__all__ = [
+    "AlreadyExistsError",
+    "CancelledError",
+    "ClosedError",
+    "CodecError",
+    "FailedPreconditionError",
+    "HStreamError",
+    "InternalError",
+    "InvalidArgumentError",
+    "NotFoundError",
+    "OutcomeUnknownError",
+    "OverloadedError",
+    "PermissionDeniedError",
+    "RoutingError",
+    "TimeoutError",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "UnimplementedError",
+]

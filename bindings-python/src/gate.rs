@@ -1,0 +1,57 @@
+//! The one door through which our threads enter Python, and which `atexit` shuts.
+//!
+//! CPython aborts when a foreign thread is inside the interpreter while it is finalised. Counting who is
+//! inside and letting nobody in any more before that moment is the whole cure.
+
+use pyo3::prelude::*;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    time::{Duration, Instant},
+};
+
+/// Threads inside, with the top bit saying that the gate is shut. An atomic and not a mutex: a lock that
+/// another thread held at the moment of a fork would stay locked in the child for ever.
+static STATE: AtomicUsize = AtomicUsize::new(0);
+const SHUT: usize = 1 << (usize::BITS - 1);
+/// Longer than any thread of ours stays inside; only a debugger or a stopped machine exceeds it.
+const SHUT_WAIT: Duration = Duration::from_secs(10);
+
+struct Inside;
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        STATE.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Runs `f` with the interpreter attached, or not at all once the interpreter is leaving.
+pub fn attach<R>(f: impl for<'py> FnOnce(Python<'py>) -> R) -> Option<R> {
+    let inside = Inside;
+    if STATE.fetch_add(1, SeqCst) & SHUT != 0 {
+        return None;
+    }
+    let result = Python::try_attach(f);
+    drop(inside);
+    result
+}
+
+/// Whether the interpreter is leaving.
+pub fn is_shut() -> bool {
+    STATE.load(SeqCst) & SHUT != 0
+}
+
+/// Lets nobody in any more and waits, bounded, until everybody is out.
+pub fn shut(py: Python<'_>) {
+    STATE.fetch_or(SHUT, SeqCst);
+    py.detach(|| {
+        let deadline = Instant::now() + SHUT_WAIT;
+        while STATE.load(SeqCst) != SHUT && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    });
+}
+
+/// In a forked child the threads that were inside do not exist.
+pub fn after_fork() {
+    STATE.store(0, SeqCst);
+}
