@@ -1,0 +1,160 @@
+/** The client: streams, subscriptions, and the handles made from it. */
+import { Consumer } from './consumer.js'
+import { toEntries } from './entries.js'
+import { CancelledError, native, nativeSync } from './errors.js'
+import {
+  binding,
+  type NativeClient,
+  type ShardInfo,
+  type StreamInfo,
+  type SubscriptionInfo,
+} from './native.js'
+import type {
+  ClientOptions,
+  ConsumerOptions,
+  ProducerOptions,
+  ReaderOptions,
+  StreamOptions,
+  SubscriptionOptions,
+} from './options.js'
+import { Producer } from './producer.js'
+import { KeyReader, ShardReader, StreamReader } from './reader.js'
+
+/** How long `close` waits unless told otherwise, in milliseconds. */
+const CLOSE_TIMEOUT_MS = 30_000
+
+/**
+ * Connects to a cluster.
+ *
+ * @param url `hstream://host:6570,host2` or `hstreams://...` for TLS; any node that answers suffices.
+ * @param options see `ClientOptions`; `signal` gives up the attempt.
+ */
+export async function connect(
+  url: string,
+  options: ClientOptions & { signal?: AbortSignal } = {},
+): Promise<HStreamClient> {
+  const { signal } = options
+  const entries = toEntries(options, 'signal')
+  if (signal?.aborted) {
+    throw new CancelledError(`connect to ${url}: aborted before it began`, { kind: 'cancelled', operation: 'connect' })
+  }
+  const cancel = new binding.Cancel()
+  const abort = () => cancel.cancel()
+  signal?.addEventListener('abort', abort, { once: true })
+  try {
+    return new HStreamClient(await native(() => binding.connect(url, entries, cancel)))
+  } finally {
+    signal?.removeEventListener('abort', abort)
+  }
+}
+
+/** A connection to a cluster. Made by `connect`; a closed one never keeps the process alive. */
+export class HStreamClient implements AsyncDisposable {
+  #native: NativeClient
+
+  /** @internal */
+  constructor(inner: NativeClient) {
+    this.#native = inner
+  }
+
+  /** Creates a stream; `AlreadyExistsError` if there is one of this name. */
+  createStream(name: string, options?: StreamOptions): Promise<StreamInfo> {
+    return native(async () => this.#native.createStream(name, toEntries(options)))
+  }
+
+  /** Deletes a stream. `force` also when subscriptions refer to it; `ignoreMissing` makes a missing one no error. */
+  deleteStream(
+    name: string,
+    { force = false, ignoreMissing = false }: { force?: boolean; ignoreMissing?: boolean } = {},
+  ): Promise<void> {
+    return native(() => this.#native.deleteStream(name, force, ignoreMissing))
+  }
+
+  streamExists(name: string): Promise<boolean> {
+    return native(() => this.#native.streamExists(name))
+  }
+
+  listStreams({ prefix }: { prefix?: string } = {}): Promise<StreamInfo[]> {
+    return native(() => this.#native.listStreams(prefix))
+  }
+
+  /** The shards of a stream, by ascending key range. */
+  listShards(stream: string): Promise<ShardInfo[]> {
+    return native(() => this.#native.listShards(stream))
+  }
+
+  createSubscription(id: string, stream: string, options?: SubscriptionOptions): Promise<SubscriptionInfo> {
+    return native(async () => this.#native.createSubscription(id, stream, toEntries(options)))
+  }
+
+  /** Deletes a subscription. `force` also while consumers are attached. */
+  deleteSubscription(id: string, { force = false }: { force?: boolean } = {}): Promise<void> {
+    return native(() => this.#native.deleteSubscription(id, force))
+  }
+
+  subscriptionExists(id: string): Promise<boolean> {
+    return native(() => this.#native.subscriptionExists(id))
+  }
+
+  listSubscriptions({ prefix }: { prefix?: string } = {}): Promise<SubscriptionInfo[]> {
+    return native(() => this.#native.listSubscriptions(prefix))
+  }
+
+  /** A producer of a stream; rejects with `NotFoundError` if there is none. */
+  async producer(stream: string, options?: ProducerOptions): Promise<Producer> {
+    const inner = await native(async () => this.#native.producer(stream, toEntries(options)))
+    return new Producer(inner, stream)
+  }
+
+  /** Joins a subscription. With `signal`, aborting stops the consumer. */
+  async consumer(subscription: string, options: ConsumerOptions & { signal?: AbortSignal } = {}): Promise<Consumer> {
+    const { signal } = options
+    if (signal?.aborted) {
+      throw new CancelledError(`consume subscription "${subscription}": aborted before it began`, {
+        kind: 'cancelled',
+        operation: 'consume',
+        resource: subscription,
+      })
+    }
+    const inner = await native(async () => this.#native.consumer(subscription, toEntries(options, 'signal')))
+    const consumer = new Consumer(inner)
+    const stop = () => void consumer.stop().catch(() => undefined)
+    if (signal?.aborted) stop()
+    else signal?.addEventListener('abort', stop, { once: true })
+    return consumer
+  }
+
+  /** Reads one shard. */
+  async shardReader(stream: string, shard: bigint, options?: ReaderOptions): Promise<ShardReader> {
+    return new ShardReader(await native(async () => this.#native.shardReader(stream, shard, toEntries(options))))
+  }
+
+  /** Reads all shards of a stream. */
+  async streamReader(stream: string, options?: ReaderOptions): Promise<StreamReader> {
+    return new StreamReader(await native(async () => this.#native.streamReader(stream, toEntries(options))))
+  }
+
+  /** Reads the records of one key. */
+  async keyReader(stream: string, key: string, options?: ReaderOptions): Promise<KeyReader> {
+    return new KeyReader(await native(async () => this.#native.keyReader(stream, key, toEntries(options))))
+  }
+
+  /** Asks a server to answer with the same text. */
+  echo(message: string): Promise<string> {
+    return native(() => this.#native.echo(message))
+  }
+
+  /** Counters of this client. */
+  metrics(): Record<string, number> {
+    return Object.fromEntries(nativeSync(() => this.#native.metrics()))
+  }
+
+  /** Closes the client and what was made from it. Idempotent. Default timeout 30 s. */
+  close({ timeoutMs = CLOSE_TIMEOUT_MS }: { timeoutMs?: number } = {}): Promise<void> {
+    return native(() => this.#native.close(timeoutMs))
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+}

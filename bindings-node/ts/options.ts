@@ -1,0 +1,117 @@
+/** Options, written from the table of the core by `npm run build`: edit them there. */
+import type { RecordId } from './record.js'
+
+/** A place in a stream: a record, its id as text, or the first record at or after a time (milliseconds since 1970). */
+export type Offset = 'earliest' | 'latest' | RecordId | Date | number | (string & {})
+
+/** Options of `connect`. */
+export interface ClientOptions {
+  /** Several such addresses; added to url. */
+  urls?: string[]
+  /** Certificates in PEM that the servers' certificates must lead to. Default: the system's. */
+  tlsCaPem?: string | Uint8Array
+  /** The client's certificate chain in PEM, for mutual TLS; together with tls_key_pem. */
+  tlsCertPem?: string | Uint8Array
+  /** The client's private key in PEM, for mutual TLS; together with tls_cert_pem. */
+  tlsKeyPem?: string | Uint8Array
+  /** Name the servers' certificates must carry, instead of the host connected to. */
+  tlsDomainName?: string
+  /** Sent as `authorization: Basic <token>`, as the published clients do; a value that begins with `Basic ` or `Bearer ` is sent as it is. */
+  authToken?: string
+  /** Name for basic authentication; together with password. */
+  username?: string
+  /** Password for basic authentication; together with username. */
+  password?: string
+  /** Headers added to every call; names in lower case. */
+  metadata?: Record<string, string>
+  /** From host:port as the cluster names it (or host alone) to the host:port to connect to (or host alone); for NAT and containers. */
+  hostMapping?: Record<string, string>
+  /** Deadline of one try of a call. Unit: milliseconds. Default: 5000. */
+  requestTimeoutMs?: number
+  /** Deadline of connecting: of one connection, and of finding the first node that answers. Unit: milliseconds. Default: 5000. */
+  connectTimeoutMs?: number
+  /** Tries of a call altogether; 1 never retries. Default: 5. */
+  retryMaxAttempts?: number
+  /** Longest pause before the second try; it doubles with every further one. The pause is random between half and all of that. Unit: milliseconds. Default: 100. */
+  retryBaseMs?: number
+  /** Longest pause between two tries. Unit: milliseconds. Default: 5000. */
+  retryMaxMs?: number
+  /** How often the list of nodes is refreshed in the background. Unit: milliseconds. Default: 30000. */
+  discoveryIntervalMs?: number
+  /** Largest message accepted from a server. Unit: bytes. Default: 33554432. */
+  maxReceiveBytes?: number
+}
+
+/** Options of `createStream`. */
+export interface StreamOptions {
+  /** Copies of every record. Default: 1. */
+  replicationFactor?: number
+  /** Retention; 0 keeps records for ever. Unit: seconds. Default: 86400. */
+  backlogDurationSecs?: number
+  /** Shards the key space is split into. Default: 1. */
+  shardCount?: number
+}
+
+/** Options of `createSubscription`. */
+export interface SubscriptionOptions {
+  /** A delivered record that is not acknowledged for this long is delivered again. Unit: seconds. Default: 600. */
+  ackTimeoutSecs?: number
+  /** Delivery pauses while this many records wait for their acknowledgement; 0 never delivers. Unit: records. Default: 10000. */
+  maxUnackedRecords?: number
+  /** Where a new subscription starts. Default: latest. */
+  offset?: 'earliest' | 'latest'
+}
+
+/** Options of `client.producer`. */
+export interface ProducerOptions {
+  /** A batch is sent when it holds this many records. Unit: records. Default: 100. */
+  batchMaxRecords?: number
+  /** A batch is sent before its encoded size exceeds this. Servers refuse batches above 1 MiB by default. Unit: bytes. Default: 524288. */
+  batchMaxBytes?: number
+  /** A batch is sent when its first record is this old; 0 sends as soon as the shard has room in flight. Unit: milliseconds. Default: 100. */
+  batchMaxAgeMs?: number
+  /** Compression of batches. Default: none. */
+  compression?: 'none' | 'gzip' | 'zstd'
+  /** gzip 0 to 9 (default 6), zstd -7 to 22 (default 3). */
+  compressionLevel?: number
+  /** Bytes of records waiting for their acknowledgement, altogether. Unit: bytes. Default: 104857600. */
+  flowControlBytes?: number
+  /** Records waiting for their acknowledgement, altogether. Unit: records. Default: 1000000. */
+  flowControlRecords?: number
+  /** What append does when flow control has no room. Default: wait. */
+  whenFull?: 'wait' | 'fail'
+  /** Longest wait for room before the append fails as overloaded; 0 waits without limit. Unit: milliseconds. Default: 0. */
+  whenFullTimeoutMs?: number
+  /** Batches of one shard in flight at a time; 1 against servers that cannot order them. Unit: batches. Default: 5. */
+  maxInflightPerShard?: number
+  /** Longest time from append to a result, tries included. Unit: milliseconds. Default: 120000. */
+  deliveryTimeoutMs?: number
+  /** Against servers that cannot tell a repeat: retry also what may have been stored, at the risk of storing it twice. Default: false. */
+  allowDuplicates?: boolean
+}
+
+/** Options of `client.consumer`. */
+export interface ConsumerOptions {
+  /** Name of the consumer, unique in its subscription. Default: generated. */
+  name?: string
+  /** Acknowledgements are sent when this many wait. Unit: records. Default: 100. */
+  ackMaxRecords?: number
+  /** Acknowledgements are sent when the first has waited this long. Unit: milliseconds. Default: 100. */
+  ackMaxAgeMs?: number
+  /** Bytes of batches received ahead of the application. Unit: bytes. Default: 16777216. */
+  prefetchBytes?: number
+  /** Batches received ahead of the application. Unit: batches. Default: 100. */
+  prefetchBatches?: number
+}
+
+/** Options of `client.shardReader`, `client.streamReader` and `client.keyReader`. */
+export interface ReaderOptions {
+  /** Where to start: earliest, latest, a record id, or milliseconds since 1970. Default: earliest. */
+  from?: Offset
+  /** Where to end, in the same forms. Default: never. */
+  until?: Offset
+  /** End after this many batches; 0 is without limit. Unit: batches. Default: 0. */
+  maxBatches?: number
+  /** Longest wait for the next batch before it fails as timed out; 0 waits without limit. Unit: milliseconds. Default: 0. */
+  timeoutMs?: number
+}
