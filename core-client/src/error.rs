@@ -551,3 +551,6 @@ fn plain_message(status: &tonic::Status) -> String {
         _ => status.message().to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,9 +5,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     retry::{self, Decision, Operation},
 };
-use hstreamdb_proto::api::{
-    LookupResourceRequest, LookupShardRequest, LookupSubscriptionRequest, ResourceType, ServerNode,
-};
+use hstreamdb_proto::api::{LookupShardRequest, LookupSubscriptionRequest, ServerNode};
 use std::{
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -28,8 +26,6 @@ pub(crate) enum Target<'a> {
     Shard(u64),
     /// The owner of the subscription; another refuses.
     Subscription(&'a str),
-    /// The owner of something else; another refuses.
-    Resource(ResourceType, &'a str),
 }
 
 impl Target<'_> {
@@ -38,7 +34,6 @@ impl Target<'_> {
             Target::Any | Target::Node(_) => None,
             Target::Shard(id) => Some(Resource::Shard(*id)),
             Target::Subscription(id) => Some(Resource::Subscription((*id).to_owned())),
-            Target::Resource(kind, id) => Some(Resource::Other(*kind, (*id).to_owned())),
         }
     }
 }
@@ -172,7 +167,7 @@ impl Cluster {
     {
         let node = self.route(target, tried, progress).await?;
         progress.at(&node, false);
-        let client = self.0.pool.client(&node, Some(self.settings().request_timeout)).await?;
+        let client = self.0.pool.client(&node, self.settings().request_timeout).await?;
         progress.at(&node, true);
         match f(client).await {
             Ok(response) => {
@@ -206,9 +201,6 @@ impl Cluster {
                 }
             }
             Target::Subscription(id) => self.owner(Resource::Subscription((*id).to_owned()), progress).await,
-            Target::Resource(kind, id) => {
-                self.owner(Resource::Other(*kind, (*id).to_owned()), progress).await
-            }
         }
     }
 
@@ -254,7 +246,7 @@ impl Cluster {
 
     async fn lookup_at(&self, node: &NodeAddress, resource: &Resource) -> Result<NodeAddress> {
         self.metrics().lookups.add(1);
-        let mut client = self.0.pool.client(node, Some(self.settings().request_timeout)).await?;
+        let mut client = self.0.pool.client(node, self.settings().request_timeout).await?;
         let owner = match resource {
             Resource::Shard(id) => client
                 .lookup_shard(LookupShardRequest { shard_id: *id })
@@ -264,10 +256,6 @@ impl Cluster {
                 .lookup_subscription(LookupSubscriptionRequest { subscription_id: id.clone() })
                 .await
                 .map(|response| response.into_inner().server_node),
-            Resource::Other(kind, id) => client
-                .lookup_resource(LookupResourceRequest { res_type: *kind as i32, res_id: id.clone() })
-                .await
-                .map(|response| Some(response.into_inner())),
         };
         // A lookup changes nothing, so nothing is open after it failed.
         let owner = owner.map_err(|status| {

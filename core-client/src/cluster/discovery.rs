@@ -118,7 +118,7 @@ impl Cluster {
     }
 
     async fn describe_once(&self, address: &NodeAddress) -> Result<DescribeClusterResponse> {
-        let mut client = self.0.pool.client(address, Some(self.settings().request_timeout)).await?;
+        let mut client = self.0.pool.client(address, self.settings().request_timeout).await?;
         let response = client.describe_cluster(()).await.map_err(|status| {
             Error::from_status("describe cluster", &status)
                 .with_node(address)

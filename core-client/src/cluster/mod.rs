@@ -143,29 +143,24 @@ impl Cluster {
         self.0.members.nodes()
     }
 
-    /// A client over the node's connection, without a deadline: for streaming calls, and for callers that keep
-    /// their own.
+    /// A client over the node's shared connection, with a deadline that the server is told; for callers that keep
+    /// their own retry loop. The caller applies the same deadline to the call.
     ///
     /// # Errors
     /// `Unavailable` within the connect timeout, `Closed`. Nothing was sent then.
-    pub(crate) async fn channel(&self, address: &NodeAddress) -> Result<ApiClient> {
-        self.client(address, None).await
-    }
-
-    /// The same with a deadline that the server is told, for unary calls.
     pub(crate) async fn channel_with_deadline(
         &self,
         address: &NodeAddress,
         timeout: Duration,
     ) -> Result<ApiClient> {
-        self.client(address, Some(timeout)).await
+        self.client(address, timeout).await
     }
 
     /// A client over a new connection of its own, for a stream whose slow reader must not hold up the window that
     /// other calls share. The connection ends with the last clone of what is returned.
     ///
     /// # Errors
-    /// As [`channel`](Self::channel).
+    /// As [`channel_with_deadline`](Self::channel_with_deadline).
     pub(crate) async fn dedicated(&self, address: &NodeAddress) -> Result<ApiClient> {
         tokio::select! {
             biased;
@@ -179,7 +174,7 @@ impl Cluster {
         }
     }
 
-    async fn client(&self, address: &NodeAddress, timeout: Option<Duration>) -> Result<ApiClient> {
+    async fn client(&self, address: &NodeAddress, timeout: Duration) -> Result<ApiClient> {
         tokio::select! {
             biased;
             () = self.closed() => Err(self.closed_error("connect")),

@@ -59,10 +59,10 @@ impl Pool {
     ///
     /// # Errors
     /// `Unavailable` within the connect timeout; nothing was sent then.
-    pub(crate) async fn client(&self, address: &NodeAddress, timeout: Option<Duration>) -> Result<ApiClient> {
+    pub(crate) async fn client(&self, address: &NodeAddress, timeout: Duration) -> Result<ApiClient> {
         let cell = self.lock().entry(address.clone()).or_default().clone();
         let channel = cell.get_or_try_init(|| self.connect(address)).await?.clone();
-        Ok(self.over(channel, timeout))
+        Ok(self.over(channel, Some(timeout)))
     }
 
     /// A client over a new connection that nobody else uses.

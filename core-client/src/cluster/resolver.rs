@@ -1,7 +1,6 @@
 //! Who owns what, as last looked up.
 
 use super::address::NodeAddress;
-use hstreamdb_proto::api::ResourceType;
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -15,8 +14,6 @@ const CAPACITY: usize = 100_000;
 pub(crate) enum Resource {
     Shard(u64),
     Subscription(String),
-    /// Looked up by type; owners are not cached.
-    Other(ResourceType, String),
 }
 
 /// Owners by resource.
@@ -35,9 +32,6 @@ impl Resolver {
     }
 
     pub(crate) fn put(&self, resource: Resource, owner: NodeAddress) {
-        if matches!(resource, Resource::Other(..)) {
-            return;
-        }
         let mut owners = self.lock();
         if owners.len() >= CAPACITY && !owners.contains_key(&resource) {
             owners.clear();
@@ -66,13 +60,11 @@ mod tests {
         resolver.put(Resource::Shard(1), a.clone());
         resolver.put(Resource::Shard(2), a.clone());
         resolver.put(Resource::Subscription("s".into()), b.clone());
-        resolver.put(Resource::Other(ResourceType::ResQuery, "q".into()), b.clone());
         resolver.forget(&Resource::Shard(1));
         assert_eq!(resolver.get(&Resource::Shard(1)), None);
         assert_eq!(resolver.get(&Resource::Shard(2)), Some(a.clone()));
         resolver.forget_node(&a);
         assert_eq!(resolver.get(&Resource::Shard(2)), None);
         assert_eq!(resolver.get(&Resource::Subscription("s".into())), Some(b));
-        assert_eq!(resolver.get(&Resource::Other(ResourceType::ResQuery, "q".into())), None);
     }
 }
