@@ -1,0 +1,125 @@
+use super::*;
+use crate::store::disk::LocalDisk;
+use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use crate::store::{NewBatch, ReadLimits};
+use std::path::Path;
+
+struct Fixture {
+    store: EmbeddedStore,
+    log: Arc<dyn LogStore>,
+    meta: Arc<dyn MetaStore>,
+}
+
+impl Fixture {
+    async fn open(path: &Path) -> Fixture {
+        let disk = Arc::new(LocalDisk::open(path).unwrap());
+        let store = EmbeddedStore::open(disk, EmbeddedOptions::default()).await.unwrap();
+        Fixture { log: store.log(), meta: store.meta(), store }
+    }
+
+    async fn streams(&self) -> Arc<Streams> {
+        Streams::open(self.log.clone(), self.meta.clone()).await.unwrap()
+    }
+
+    async fn append(&self, shard: ShardId) {
+        let bytes = Bytes::from_static(b"batch");
+        self.log.append(shard, NewBatch { bytes, records: 1, producer: None }).await.unwrap();
+    }
+
+    async fn batches(&self, shard: ShardId) -> usize {
+        let limits = ReadLimits { max_batches: 10, max_bytes: 1 << 20 };
+        self.log.read(shard, FIRST_LSN, limits).await.unwrap().batches.len()
+    }
+}
+
+fn new(name: &str, shard_count: u32) -> NewStream {
+    NewStream { name: name.into(), replication_factor: 1, backlog_secs: 0, shard_count }
+}
+
+#[tokio::test]
+async fn a_creation_that_stopped_half_way_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path()).await;
+    fixture.log.create_shards(&[ShardSpec { shard: 5, retention_secs: 0 }]).await.unwrap();
+    fixture.streams().await;
+    assert!(fixture.log.shards().is_empty());
+    fixture.store.close().await;
+}
+
+#[tokio::test]
+async fn data_without_a_stream_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path()).await;
+    fixture.log.create_shards(&[ShardSpec { shard: 5, retention_secs: 0 }]).await.unwrap();
+    fixture.append(5).await;
+    fixture.streams().await;
+    assert_eq!(fixture.batches(5).await, 1);
+    fixture.store.close().await;
+}
+
+/// A stop right after the entry under `archive/` was written.
+async fn stop_in_deletion(fixture: &Fixture, doomed: bool) -> Arc<Stream> {
+    let streams = fixture.streams().await;
+    let stream = streams.create(new("s", 2)).await.unwrap();
+    fixture.append(stream.shards[0].id).await;
+    let leaving = Leaving { stream: Stream { archived: true, ..(*stream).clone() }, doomed };
+    fixture.meta.put(&archive_key(stream.id), encode(&leaving).unwrap(), Expect::Any).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn a_deletion_that_stopped_half_way_is_finished() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path()).await;
+    let stream = stop_in_deletion(&fixture, true).await;
+    let streams = fixture.streams().await;
+    assert_eq!((streams.by_name("s"), streams.by_id(stream.id)), (None, None));
+    assert!(fixture.log.shards().is_empty());
+    assert!(fixture.meta.list("").await.unwrap().is_empty());
+    fixture.store.close().await;
+}
+
+#[tokio::test]
+async fn an_archiving_that_stopped_half_way_is_finished_and_keeps_the_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path()).await;
+    let stream = stop_in_deletion(&fixture, false).await;
+    let streams = fixture.streams().await;
+    assert_eq!(streams.by_name("s"), None);
+    assert!(streams.by_id(stream.id).unwrap().archived);
+    assert_eq!(fixture.batches(stream.shards[0].id).await, 1);
+    // A live stream of that name is none of its business.
+    let other = streams.create(new("s", 1)).await.unwrap();
+    streams.drop_archived(other.id).await.unwrap();
+    streams.drop_archived(stream.id).await.unwrap();
+    assert_eq!(streams.by_name("s"), Some(other.clone()));
+    assert_eq!(fixture.log.shards().len(), 1);
+    let again = fixture.streams().await;
+    assert_eq!(again.by_name("s"), Some(other));
+    assert!(again.archived().is_empty());
+    fixture.store.close().await;
+}
+
+#[tokio::test]
+async fn identities_are_never_used_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path()).await;
+    let mut seen = HashSet::new();
+    for _ in 0..3 {
+        let streams = fixture.streams().await;
+        for round in 0..3 {
+            let stream = streams.create(new("s", 4)).await.unwrap();
+            let ids = stream.shards.iter().map(|shard| shard.id).chain([stream.id.0]);
+            for id in ids {
+                assert!(id > 0 && i64::try_from(id).is_ok());
+                assert!(seen.insert(id), "{id} came twice");
+            }
+            if round > 0 {
+                streams.delete(&stream, false).await.unwrap();
+            } else {
+                streams.delete(&stream, true).await.unwrap();
+            }
+        }
+    }
+    fixture.store.close().await;
+}

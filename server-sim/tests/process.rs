@@ -1,0 +1,169 @@
+//! The real binary: start-up, clear refusals, signals, and nothing acknowledged is lost by SIGKILL.
+#![cfg(unix)]
+
+mod support;
+
+use hstream_testkit::{ServerOptions, ServerProcess};
+use hstreamdb_proto::api::*;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use support::*;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_hstream-server");
+
+fn options(data_dir: &Path) -> ServerOptions {
+    ServerOptions { binary: BINARY.into(), ..ServerOptions::new(data_dir) }
+}
+
+/// Runs the binary, which is expected to end by itself.
+fn run(flags: &[&str], directory: &Path) -> Output {
+    let mut child = Command::new(BINARY)
+        .args(flags)
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let end = Instant::now() + DEADLINE;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > end {
+            child.kill().unwrap();
+            panic!("{flags:?} did not end");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn what_cannot_work_is_refused_in_one_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    std::fs::write(dir.path().join("file"), "x").unwrap();
+    for (flags, word) in [
+        (vec!["--port", &port], "cannot listen on"),
+        (vec!["--port", "0", "--data-dir", "file"], "cannot use the data directory file"),
+        (vec!["--prot", "1"], "--prot"),
+    ] {
+        let output = run(&flags, dir.path());
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{flags:?}");
+        assert!(text.contains(word), "{flags:?}: {text}");
+        assert!(!text.contains("panicked"), "{flags:?}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_server_on_the_same_data_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = ServerProcess::start(&options(dir.path())).unwrap();
+    let data_dir = dir.path().to_str().unwrap();
+    let output = run(&["--port", "0", "--data-dir", data_dir], dir.path());
+    assert!(!output.status.success());
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("cannot use the data directory"), "{text}");
+    server.kill().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_ends_the_server_in_time_although_calls_are_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = ServerProcess::start(&options(dir.path())).unwrap();
+    let mut client = connect(server.port()).await;
+    let shard = create(&mut client, "s", 1).await[0];
+    let follow = ReadShardStreamRequest { shard_id: shard, ..Default::default() };
+    let mut answer = client.read_shard_stream(follow).await.unwrap().into_inner();
+    assert!(Command::new("kill").arg(server.id().to_string()).status().unwrap().success());
+    let outcome = tokio::time::timeout(DEADLINE, answer.message()).await.expect("the call ends");
+    assert!(outcome.is_err());
+    let port = server.port();
+    hstream_testkit::eventually("the port is closed", DEADLINE, || async move {
+        tokio::net::TcpStream::connect(("127.0.0.1", port)).await.err()
+    })
+    .await;
+    drop(server);
+    // Its data can be used again at once.
+    let server = ServerProcess::start(&options(dir.path())).unwrap();
+    assert_eq!(shards(&mut connect(server.port()).await, "s").await, [shard]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_acknowledged_survives_sigkill() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut acknowledged: Vec<(RecordId, String)> = Vec::new();
+    let mut shard_ids = Vec::new();
+    for round in 0..3 {
+        let server = ServerProcess::start(&options(dir.path())).unwrap();
+        let mut client = connect(server.port()).await;
+        if round == 0 {
+            shard_ids = create(&mut client, "s", 2).await;
+        }
+        let before = read_ids(&mut client, &shard_ids).await;
+        for (id, payload) in &acknowledged {
+            assert!(before.contains(&(*id, payload.clone())), "{id} is lost after round {round}");
+        }
+        // Writers go on until the server is gone.
+        let gone = Arc::new(AtomicBool::new(false));
+        let noted = Arc::new(Mutex::new(Vec::new()));
+        let writers: Vec<_> = (0..4)
+            .map(|writer| {
+                let (mut client, gone, noted) = (client.clone(), gone.clone(), noted.clone());
+                let shard = shard_ids[writer % 2];
+                tokio::spawn(async move {
+                    for number in 0.. {
+                        let payload = format!("{round}-{writer}-{number}");
+                        let request = append_request(shard, batch(vec![record("", &payload)]));
+                        match client.append(request).await {
+                            Ok(answer) => {
+                                noted.lock().unwrap().push((answer.into_inner().record_ids[0], payload));
+                            }
+                            Err(_) if gone.load(Ordering::SeqCst) => return,
+                            Err(status) => panic!("{status}"),
+                        }
+                    }
+                })
+            })
+            .collect();
+        hstream_testkit::eventually("some appends are acknowledged", DEADLINE, || {
+            let enough = noted.lock().unwrap().len() >= 200;
+            async move { enough.then_some(()) }
+        })
+        .await;
+        gone.store(true, Ordering::SeqCst);
+        server.kill().unwrap();
+        for writer in writers {
+            tokio::time::timeout(DEADLINE, writer).await.expect("every call ends").unwrap();
+        }
+        acknowledged.append(&mut noted.lock().unwrap());
+    }
+    let server = ServerProcess::start(&options(dir.path())).unwrap();
+    let mut client = connect(server.port()).await;
+    let found = read_ids(&mut client, &shard_ids).await;
+    for entry in &acknowledged {
+        assert!(found.contains(entry), "{} is lost", entry.0);
+    }
+    let mut unique: Vec<_> = found.iter().map(|(id, _)| *id).collect();
+    unique.sort();
+    unique.dedup();
+    assert_eq!(unique.len(), found.len(), "an id was handed out twice");
+}
+
+async fn read_ids(client: &mut Client, shards: &[u64]) -> std::collections::HashSet<(RecordId, String)> {
+    let mut found = std::collections::HashSet::new();
+    for shard in shards {
+        for received in read_all(client, *shard).await {
+            let ids = received.record_ids.clone();
+            let fresh = ids.into_iter().zip(payloads(&[received]));
+            for entry in fresh {
+                assert!(found.insert(entry.clone()), "{} is read twice", entry.0);
+            }
+        }
+    }
+    found
+}
