@@ -14,9 +14,6 @@ use prost::{
 /// Largest encoded batch that servers accept, in bytes.
 pub(crate) const MAX_BATCH_BYTES: usize = 1_048_576;
 
-/// Most bytes of content a received batch may hold once decompressed.
-pub(crate) const MAX_CONTENT_BYTES: usize = 64 << 20;
-
 // Field numbers of record.proto.
 const BATCH_RECORDS: u32 = 1;
 const RECORD_HEADER: u32 = 1;

@@ -25,6 +25,8 @@ use tokio::{
 #[derive(Debug)]
 pub(super) struct Batch {
     pub encoder: BatchEncoder,
+    /// How many there are; stays when the encoder is taken out.
+    pub records: usize,
     /// When its first record came.
     pub opened: Instant,
     waiters: Waiters,
@@ -46,11 +48,6 @@ impl Batch {
             let _ = self.generation.error.set(error.clone());
         }
         self.waiters.resolve(result);
-    }
-
-    /// Number of records.
-    pub fn records(&self) -> usize {
-        self.encoder.records() as usize
     }
 }
 
@@ -243,6 +240,7 @@ impl Intake {
         let generation = &self.generation;
         let batch = lane.open.get_or_insert_with(|| Batch {
             encoder: BatchEncoder::default(),
+            records: 0,
             opened: Instant::now(),
             waiters: Waiters::default(),
             permit: permit.split(0, 0),
@@ -251,6 +249,7 @@ impl Intake {
         });
         batch.permit.absorb(permit, 1, view.flow_bytes());
         batch.encoder.push(view, layout);
+        batch.records += 1;
         Ok(batch)
     }
 
@@ -428,10 +427,10 @@ mod tests {
         let mut intake = intake(ProducerSettings { batch_max_records: 3, ..Default::default() }, 1);
         let records: RecordBatch = vec![Record::raw("x"); 8].iter().collect();
         let _receipt = push_all(&mut intake, &records);
-        let sizes: Vec<_> = ready(&mut intake, 1).iter().map(Batch::records).collect();
+        let sizes: Vec<_> = ready(&mut intake, 1).iter().map(|batch| batch.records).collect();
         assert_eq!(sizes, [3, 3]);
         let _flush = intake.flush();
-        assert_eq!(ready(&mut intake, 1).iter().map(Batch::records).collect::<Vec<_>>(), [2]);
+        assert_eq!(ready(&mut intake, 1).iter().map(|batch| batch.records).collect::<Vec<_>>(), [2]);
     }
 
     #[tokio::test]
@@ -446,8 +445,8 @@ mod tests {
         let _flush = intake.flush();
         let mut seen = 0;
         for mut batch in ready(&mut intake, 1) {
-            seen += batch.records();
-            let single = batch.records() == 1;
+            seen += batch.records;
+            let single = batch.records == 1;
             let encoder = std::mem::take(&mut batch.encoder);
             let encoded = encoder.finish(api::CompressionType::None, None).unwrap().encoded_len();
             assert!(encoded <= limit || single, "{encoded} bytes");
@@ -478,7 +477,7 @@ mod tests {
         let _second = push_all(&mut intake, &[Record::raw("b")].iter().collect());
         let due = start + Duration::from_millis(100);
         assert!(matches!(intake.next(1, Instant::now()), Next::At(at) if at == due));
-        assert!(matches!(intake.next(1, due), Next::Batch(batch) if batch.records() == 2));
+        assert!(matches!(intake.next(1, due), Next::Batch(batch) if batch.records == 2));
         assert!(matches!(intake.next(1, due), Next::Idle));
     }
 
@@ -491,7 +490,7 @@ mod tests {
         let _flush = intake.flush();
         for (shard, count) in [(14, 1), (1, 3), (13, 1), (6, 1), (9, 1), (11, 1), (2, 0)] {
             let batches = ready(&mut intake, shard);
-            assert_eq!(batches.iter().map(Batch::records).sum::<usize>(), count, "shard {shard}");
+            assert_eq!(batches.iter().map(|batch| batch.records).sum::<usize>(), count, "shard {shard}");
         }
     }
 
@@ -524,7 +523,7 @@ mod tests {
             ..Default::default()
         };
         let gone = intake.replace_map(ShardMap::from_wire("s", &[shard]).unwrap());
-        assert_eq!(gone.iter().map(Batch::records).collect::<Vec<_>>(), [1]);
+        assert_eq!(gone.iter().map(|batch| batch.records).collect::<Vec<_>>(), [1]);
         assert!(matches!(intake.next(2, Instant::now()), Next::Finished));
         drop(gone);
         drop(intake);

@@ -107,8 +107,10 @@ pub(super) struct Delivery {
     pub since: Instant,
     /// Set while a try is under way or has ended unclear; the pipeline reads it when it abandons the batch.
     pub maybe_stored: Arc<AtomicBool>,
-    /// Changes when batches before this one are settled.
+    /// How many batches are settled.
     pub progress: watch::Receiver<u64>,
+    /// How many are when all before this one are.
+    pub turn: u64,
     /// Cleared when a node answers that ignores stamps: from then on a repeat could be stored twice.
     pub honoured: Arc<AtomicBool>,
 }
@@ -137,7 +139,11 @@ impl Delivery {
                 Ok(Err(error)) => error,
                 Err(_) => return Delivered::Failed(self.out_of_time(last, tries)),
             };
-            let verdict = judge(&error);
+            let verdict = match judge(&error) {
+                // A producer whose first batch is still on its way is as unknown as a forgotten one.
+                Verdict::Forgotten if *self.progress.borrow() < self.turn => Verdict::Gap,
+                verdict => verdict,
+            };
             let unclear = matches!(verdict, Verdict::Unclear | Verdict::Broken | Verdict::Lost);
             if !unclear && !unclear_before {
                 self.maybe_stored.store(false, Ordering::Release);

@@ -178,6 +178,7 @@ impl Pipeline {
             since,
             maybe_stored: maybe_stored.clone(),
             progress: self.progress.subscribe(),
+            turn: *self.progress.borrow() + self.flights.len() as u64,
             honoured: self.stamps.clone(),
         };
         self.launched += 1;
@@ -282,7 +283,7 @@ impl Pipeline {
     }
 
     fn fail(&self, batch: Batch, error: Error) {
-        self.shared.count_failed(batch.records());
+        self.shared.count_failed(batch.records);
         batch.resolve(Err(&self.shared.describe(error, self.shard_id)));
     }
 }
@@ -307,7 +308,7 @@ impl Drop for Pipeline {
                     let error = Error::new(ErrorKind::Closed, "append").with_message(reason);
                     let unclear = flight.maybe_stored.load(Ordering::Acquire);
                     let error = if unclear { unknown(error) } else { error };
-                    self.shared.count_unresolved(batch.records());
+                    self.shared.count_unresolved(batch.records);
                     batch.resolve(Err(&self.shared.describe(error, self.shard_id)));
                 }
             }
@@ -323,7 +324,7 @@ impl Drop for Pipeline {
         for batch in unsent.chain(queued) {
             let error = Error::new(ErrorKind::Closed, "append")
                 .with_message("the producer was closed before the record was sent");
-            self.shared.count_unresolved(batch.records());
+            self.shared.count_unresolved(batch.records);
             batch.resolve(Err(&self.shared.describe(error, self.shard_id)));
         }
     }

@@ -162,7 +162,7 @@ impl Shared {
             "the shard does not exist any more, the stream has others now; nothing was stored, append it again",
         );
         for batch in gone {
-            self.count_failed(batch.records());
+            self.count_failed(batch.records);
             batch.resolve(Err(&self.describe(error.clone().with_may_have_been_applied(false), shard_id)));
         }
         error
