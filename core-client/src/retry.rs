@@ -119,6 +119,8 @@ pub(crate) fn conclude(effect: Effect, error: Error) -> Error {
     match effect {
         Effect::Read => error.with_may_have_been_applied(false),
         Effect::Repeatable => error,
+        // What a server said it failed with stays its words; the predicate says that it is open.
+        Effect::Once if error.kind() == ErrorKind::Internal => error,
         Effect::Once if error.may_have_been_applied() => error.with_kind(ErrorKind::OutcomeUnknown),
         Effect::Once => error,
     }

@@ -273,6 +273,8 @@ impl Client {
     /// # Errors
     /// `NotFound`, `Codec` when a range is no range, `Unavailable`, `Timeout`, `Closed`.
     pub async fn list_shards(&self, stream: &str) -> Result<Vec<ShardInfo>> {
+        // Servers answer UNAVAILABLE for a stream that does not exist, and repeating that would take seconds.
+        self.get_stream(stream).await.map_err(|error| error.with_operation("list shards"))?;
         let request = api::ListShardsRequest { stream_name: stream.to_owned() };
         let response = self
             .cluster

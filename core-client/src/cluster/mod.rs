@@ -42,6 +42,9 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 
+/// How much longer than its limit `close` waits for what keeps the limit itself.
+const CLOSE_GRACE: Duration = Duration::from_millis(250);
+
 /// What a server can do beyond the published protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Capabilities {
@@ -283,7 +286,9 @@ impl Cluster {
             let results = join_all(closables.iter().map(|closable| closable.close(timeout))).await;
             results.into_iter().find(Result::is_err).unwrap_or(Ok(()))
         };
-        let result = tokio::time::timeout(timeout, in_order).await.unwrap_or_else(|_| {
+        // They give up at the limit themselves and resolve what they hold; this is for one that does not.
+        let limit = timeout.saturating_add(CLOSE_GRACE);
+        let result = tokio::time::timeout(limit, in_order).await.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Timeout, "close client").with_message(format!(
                 "producers or consumers did not finish within {timeout:?}; what they held is resolved as closed"
             )))
