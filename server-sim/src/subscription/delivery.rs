@@ -1,5 +1,6 @@
 //! A stored batch as a consumer receives it: whole the first time, only its open records afterwards.
 
+use crate::reader::{ID_BYTES, MESSAGE_BYTES};
 use crate::store::{ShardId, StoredBatch};
 use bytes::{BufMut as _, BytesMut};
 use hstreamdb_proto::api::{
@@ -13,11 +14,9 @@ use std::ops::Range;
 
 /// Most bytes of content a batch may hold to be taken apart.
 const MAX_CONTENT: usize = 64 << 20;
-/// Bytes one record id takes on the wire, with some to spare.
-const ID_BYTES: usize = 28;
-/// Records of the largest batch that is delivered: more ids do not fit into a message that published clients
-/// accept (4 MiB).
-pub(super) const MAX_RECORDS: u32 = 100_000;
+/// Most records of a batch that is delivered: as many ids as fit into a message. Appends are held to less, so
+/// this only keeps a damaged count from filling the memory.
+const MAX_RECORDS: u32 = (MESSAGE_BYTES / ID_BYTES) as u32;
 
 /// A message and about how many bytes it takes.
 #[derive(Debug)]

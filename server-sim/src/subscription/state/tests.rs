@@ -195,6 +195,22 @@ fn a_large_batch_is_not_starved_by_small_ones_of_other_shards() {
 }
 
 #[test]
+fn what_waited_behind_a_large_batch_follows_it_without_another_wake_up() {
+    let mut sim = Sim::new(10, 2);
+    let consumer = sim.attach("a");
+    sim.append(2, 5);
+    assert_eq!(sim.drain(consumer).len(), 1);
+    sim.append(2, 8);
+    assert_eq!(sim.drain(consumer), []);
+    sim.append(1, 1);
+    assert_eq!(sim.drain(consumer), [], "the large one comes first");
+    sim.ack(2, 1, 0..5);
+    sim.run();
+    assert_eq!(sim.take(consumer).unwrap().1, 2);
+    assert_eq!(sim.take(consumer), Some((1, 1, vec![0])));
+}
+
+#[test]
 fn only_open_records_come_again_and_only_after_the_timeout() {
     let mut sim = Sim::new(100, 1);
     sim.append(1, 4);
