@@ -38,6 +38,9 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Appends that wait for their predecessors, over all producers.
 const MAX_PARKED_APPENDS: usize = 256;
 
+/// How long closing the store may take on top of a shutdown's timeout.
+const STORE_GRACE: Duration = Duration::from_secs(5);
+
 /// How a node is set up. [`Default`] is a node on loopback with its data below the current directory.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
@@ -207,7 +210,7 @@ impl Node {
     }
 
     /// Stops: no new connections, long calls end with UNAVAILABLE, running ones get `timeout` to finish, and
-    /// the store is closed in any case. Everything acknowledged is on disk with or without this.
+    /// the store is closed in any case, which takes at most five seconds more. Everything acknowledged is on disk with or without this.
     pub async fn shutdown(mut self, timeout: Duration) {
         self.context.stop.cancel();
         let deadline = Instant::now() + timeout;
@@ -218,7 +221,11 @@ impl Node {
             tracing::warn!("some calls did not end in time and are cut off");
             self.server.abort();
         }
-        self.store.close().await;
+        if tokio::time::timeout(STORE_GRACE, self.store.close()).await.is_err() {
+            tracing::warn!(
+                "the disk does not answer; the store is left as it is, the next start recovers it"
+            );
+        }
     }
 }
 

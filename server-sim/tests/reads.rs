@@ -208,3 +208,90 @@ async fn a_stopping_node_ends_reads_that_follow_the_tail() {
     let outcome = tokio::time::timeout(Duration::from_secs(5), reading).await.unwrap().unwrap();
     assert_eq!(outcome.unwrap_err().code(), Code::Unavailable);
 }
+
+fn at_time(ms: i64) -> Option<ShardOffset> {
+    let time = TimestampOffset { timestamp_in_ms: ms, strict_accuracy: true };
+    Some(ShardOffset { offset: Some(shard_offset::Offset::TimestampOffset(time)) })
+}
+
+fn append_time(received: &ReceivedRecord) -> i64 {
+    let time = received.record.as_ref().unwrap().publish_time.as_ref().unwrap();
+    time.seconds * 1000 + i64::from(time.nanos) / 1_000_000
+}
+
+#[tokio::test]
+async fn times_select_exactly_what_was_appended_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = TestNode::start(dir.path()).await;
+    let client = &mut node.client;
+    let shard = create(client, "s", 1).await[0];
+    append(client, shard, "first").await;
+    let first = append_time(&read_all(client, shard).await[0]);
+    // Until the clock of the appends has moved.
+    let last = loop {
+        append(client, shard, "more").await;
+        let last = append_time(read_all(client, shard).await.last().unwrap());
+        if last > first {
+            break last;
+        }
+    };
+    let all = read_all(client, shard).await;
+    let earliest = special(SpecialOffset::Earliest);
+    let latest = special(SpecialOffset::Latest);
+    for (from, until, low, high) in [
+        (at_time(last), latest, last, i64::MAX),
+        (at_time(first + 1), latest, first + 1, i64::MAX),
+        (at_time(0), latest, 0, i64::MAX),
+        (earliest, at_time(first), 0, first),
+        (earliest, at_time(last), 0, last),
+        (earliest, at_time(first - 1), 0, first - 1),
+        (earliest, at_time(i64::MAX), 0, i64::MAX),
+        (at_time(first), at_time(first), first, first),
+    ] {
+        let request = ReadShardStreamRequest { shard_id: shard, from, until, ..Default::default() };
+        let mut answer = client.read_shard_stream(request).await.unwrap().into_inner();
+        let mut received = Vec::new();
+        while let Some(message) = next(&mut answer).await {
+            received.extend(message.received_records);
+        }
+        let expected: Vec<_> =
+            all.iter().filter(|batch| (low..=high).contains(&append_time(batch))).cloned().collect();
+        assert_eq!(received, expected, "{from:?} to {until:?}");
+    }
+    let backwards = (at_time(last), at_time(first));
+    let request = ReadShardStreamRequest {
+        shard_id: shard,
+        from: backwards.0,
+        until: backwards.1,
+        ..Default::default()
+    };
+    assert_eq!(refusal(client.read_shard_stream(request).await).1.unwrap().0, 901);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn reads_by_key_of_nothing_end_and_bad_ones_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = TestNode::start(dir.path()).await;
+    let shard = create(&mut node.client, "s", 1).await[0];
+    let good = ReadStreamByKeyRequest {
+        stream_name: "s".into(),
+        key: "k".into(),
+        read_record_count: 1,
+        ..Default::default()
+    };
+    let elsewhere = at_record(RecordId { shard_id: shard + 1, batch_id: 1, batch_index: 0 });
+    let cases = [
+        (vec![good.clone()], Ok(())),
+        (vec![], Err(Code::Cancelled)),
+        (vec![ReadStreamByKeyRequest { stream_name: "none".into(), ..good.clone() }], Err(Code::NotFound)),
+        (vec![ReadStreamByKeyRequest { from: elsewhere, ..good.clone() }], Err(Code::InvalidArgument)),
+    ];
+    for (requests, expected) in cases {
+        let calls = tokio_stream::iter(requests);
+        let mut answer = node.client.read_stream_by_key(calls).await.unwrap().into_inner();
+        let outcome = tokio::time::timeout(DEADLINE, answer.message()).await.expect("no hang");
+        assert_eq!(outcome.map(|message| assert_eq!(message, None)).map_err(|e| e.code()), expected);
+    }
+    node.stop().await;
+}

@@ -3,7 +3,7 @@
 use super::announce;
 use crate::error::{Class, Result, ServerError};
 use crate::node::NodeContext;
-use crate::stream::check_characters;
+use crate::stream::check_lookup_id;
 use hstreamdb_proto::api::{self as wire, NodeState, ResourceType};
 use serde_json::json;
 use std::sync::Arc;
@@ -93,7 +93,7 @@ pub(super) async fn lookup_resource(
             return Err(ServerError::new(Class::InvalidResourceType, text));
         }
     };
-    check_characters(class, &request.res_id)?;
+    check_lookup_id(class, &request.res_id)?;
     if class == Class::InvalidViewId {
         return Err(ServerError::new(Class::ViewNotFound, request.res_id));
     }

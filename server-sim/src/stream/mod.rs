@@ -4,7 +4,7 @@ mod catalogue;
 mod name;
 
 pub use catalogue::{NewStream, Streams};
-pub use name::{check_characters, check_name};
+pub use name::{check_lookup_id, check_name};
 
 use crate::store::ShardId;
 use serde::{Deserialize, Serialize};

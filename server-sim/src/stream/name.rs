@@ -10,26 +10,32 @@ const MAX_CHARS: usize = 255;
 /// # Errors
 /// `class`, with the sentence published servers answer as its detail.
 pub fn check_name(class: Class, name: &str) -> Result<()> {
-    check_characters(class, name)?;
-    if name.chars().next().is_some_and(char::is_alphabetic) {
-        Ok(())
-    } else {
-        Err(ServerError::new(class, "The first character of a name must be a letter"))
+    check_length(class, name)?;
+    if !name.starts_with(char::is_alphabetic) {
+        return Err(ServerError::new(class, "The first character of a name must be a letter"));
     }
+    check_characters(class, name)
 }
 
 /// The weaker rule of lookups, where an id may begin with a digit.
 ///
 /// # Errors
 /// As [`check_name`].
-pub fn check_characters(class: Class, name: &str) -> Result<()> {
+pub fn check_lookup_id(class: Class, id: &str) -> Result<()> {
+    check_length(class, id)?;
+    check_characters(class, id)
+}
+
+fn check_length(class: Class, name: &str) -> Result<()> {
     // Counting stops early: a name may be as long as a message.
-    let length = name.chars().take(MAX_CHARS + 1).count();
-    if length == 0 || length > MAX_CHARS {
-        return Err(ServerError::new(class, "The length must be between 1 and 255 characters."));
+    match name.chars().take(MAX_CHARS + 1).count() {
+        1..=MAX_CHARS => Ok(()),
+        _ => Err(ServerError::new(class, "The length must be between 1 and 255 characters.")),
     }
-    // The first character has a rule and a sentence of its own in `check_name`.
-    match name.chars().skip(1).find(|c| !(c.is_alphanumeric() || *c == '-' || *c == '_')) {
+}
+
+fn check_characters(class: Class, name: &str) -> Result<()> {
+    match name.chars().find(|c| !(c.is_alphanumeric() || *c == '-' || *c == '_')) {
         Some(illegal) => Err(ServerError::new(class, format!("Illegal character '{illegal}' found"))),
         None => Ok(()),
     }
@@ -59,10 +65,19 @@ mod tests {
         let length = "The length must be between 1 and 255 characters.";
         assert_eq!(refusal("").as_deref(), Some(length));
         assert_eq!(refusal(&"x".repeat(256)).as_deref(), Some(length));
-        for name in ["1a", "-a", "_a", ".a"] {
+        for name in ["1a", "-a", "_a", ".a", "1.a"] {
             assert_eq!(refusal(name).as_deref(), Some("The first character of a name must be a letter"));
         }
         assert_eq!(refusal("a.b").as_deref(), Some("Illegal character '.' found"));
         assert_eq!(refusal("a b/").as_deref(), Some("Illegal character ' ' found"));
+    }
+
+    #[test]
+    fn ids_of_lookups_may_begin_with_a_digit() {
+        let class = Class::InvalidShardId;
+        assert_eq!(check_lookup_id(class, "123"), Ok(()));
+        for id in ["", ".1", "1/2", &"1".repeat(256)] {
+            assert_eq!(check_lookup_id(class, id).unwrap_err().class(), Some(class), "{id:?}");
+        }
     }
 }
