@@ -35,7 +35,7 @@ struct State {
     syncs: u64,
     fail_sync: Option<u64>,
     writes: u64,
-    fail_write: Option<(u64, usize)>,
+    fail_write: Option<(u64, usize, io::ErrorKind)>,
     capacity: Option<u64>,
 }
 
@@ -156,7 +156,13 @@ impl FaultDisk {
     /// Lets the `n`-th write from now fail (0 is the next) after its first `bytes` bytes.
     pub fn fail_write(&self, n: u64, bytes: usize) {
         let mut state = self.state();
-        state.fail_write = Some((state.writes + n, bytes));
+        state.fail_write = Some((state.writes + n, bytes, io::ErrorKind::Other));
+    }
+
+    /// Like [`FaultDisk::fail_write`], as if the disk had become full.
+    pub fn fail_write_as_full(&self, n: u64, bytes: usize) {
+        let mut state = self.state();
+        state.fail_write = Some((state.writes + n, bytes, io::ErrorKind::StorageFull));
     }
 
     /// Limits the bytes in all files; `None` lifts the limit.
@@ -296,11 +302,11 @@ impl DiskFile for FaultFile {
         let number = state.writes;
         state.writes += 1;
         let (mut written, mut failure) = (data.len(), None);
-        if let Some((failing, bytes)) = state.fail_write
+        if let Some((failing, bytes, kind)) = state.fail_write
             && failing == number
         {
             written = bytes.min(written);
-            failure = Some(io::Error::other("write failed on command"));
+            failure = Some(io::Error::new(kind, "write failed on command"));
         }
         if let Some(capacity) = state.capacity {
             let grown =

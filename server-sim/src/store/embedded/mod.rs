@@ -105,7 +105,7 @@ impl EmbeddedStore {
     /// that what is left cannot be served.
     pub async fn open(disk: Arc<dyn Disk>, options: EmbeddedOptions) -> Result<EmbeddedStore> {
         let mut options = options;
-        options.segment_bytes = options.segment_bytes.clamp(1 << 10, 1 << 30);
+        options.segment_bytes = options.segment_bytes.clamp(1, 1 << 30);
         options.queue_bytes = options.queue_bytes.clamp(1 << 10, Semaphore::MAX_PERMITS.min(1 << 31));
         let on = Arc::clone(&disk);
         let limits = options.producers;

@@ -204,6 +204,15 @@ impl Shard {
         state.fail_pending(error);
     }
 
+    /// Like [`Shard::fail_pending`], unless a batch accepted in `generation` has failed already: what is
+    /// pending by now came after that.
+    pub fn fail_generation(&self, generation: u64, error: &StoreError) {
+        let mut state = self.state();
+        if state.generation == generation {
+            state.fail_pending(error);
+        }
+    }
+
     /// True if a batch accepted in `generation` may still be written.
     pub fn is_current(&self, generation: u64) -> bool {
         let state = self.state();

@@ -114,7 +114,7 @@ impl Writer {
         let mut rest = Vec::new();
         for item in items {
             match item {
-                Item::Batch(batch) => batch.shard.fail_pending(error),
+                Item::Batch(batch) => batch.shard.fail_generation(batch.generation, error),
                 Item::Control(_) => rest.push(item),
             }
         }
@@ -381,7 +381,7 @@ fn control_frame(control: &Control, group_start: u32) -> (Header, Vec<u8>) {
 pub fn fail(items: impl IntoIterator<Item = Item>, error: StoreError) -> StoreError {
     for item in items {
         match item {
-            Item::Batch(batch) => batch.shard.fail_pending(&error),
+            Item::Batch(batch) => batch.shard.fail_generation(batch.generation, &error),
             Item::Control(item) => refuse_control(item, &error),
         }
     }
