@@ -295,3 +295,33 @@ async fn reads_by_key_of_nothing_end_and_bad_ones_are_refused() {
     }
     node.stop().await;
 }
+
+#[tokio::test]
+async fn the_ends_of_the_number_range_are_offsets_like_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = TestNode::start(dir.path()).await;
+    let client = &mut node.client;
+    let shard = create(client, "s", 1).await[0];
+    append(client, shard, "a").await;
+    let id = |batch_id| at_record(RecordId { shard_id: shard, batch_id, batch_index: u32::MAX });
+    let range = |from, until| ReadShardStreamRequest { shard_id: shard, from, until, ..Default::default() };
+    let mut answer = client.read_shard_stream(range(id(0), id(0))).await.unwrap().into_inner();
+    assert_eq!(next(&mut answer).await, None);
+    let mut beyond = client.read_shard_stream(range(id(u64::MAX), None)).await.unwrap().into_inner();
+    let mut all = client.read_shard_stream(range(None, id(u64::MAX))).await.unwrap().into_inner();
+    assert_eq!(payloads(&next(&mut all).await.unwrap().received_records), ["a"]);
+    append(client, shard, "b").await;
+    assert_eq!(payloads(&next(&mut all).await.unwrap().received_records), ["b"]);
+    for trim_point in [id(0), at_time(i64::MIN)] {
+        let request = TrimShardRequest { shard_id: shard, trim_point, ..Default::default() };
+        client.trim_shard(request).await.unwrap();
+    }
+    let request = TrimShardRequest { shard_id: shard, trim_point: id(u64::MAX), ..Default::default() };
+    client.trim_shard(request).await.unwrap();
+    append(client, shard, "c").await;
+    assert_eq!(payloads(&read_all(client, shard).await), ["c"]);
+    let nothing = tokio::time::timeout(Duration::from_millis(200), beyond.message()).await;
+    assert!(nothing.is_err(), "{nothing:?}");
+    drop((beyond, all));
+    node.stop().await;
+}

@@ -153,7 +153,15 @@ impl PolledReaders {
         let opened = OpenReader { spec, cursor, surplus: VecDeque::new() };
         let opened = Arc::new(tokio::sync::Mutex::new(opened));
         // Two first polls at once must share one position.
-        Ok(self.open_readers().entry(id.to_owned()).or_insert(opened).clone())
+        let opened = self.open_readers().entry(id.to_owned()).or_insert(opened).clone();
+        // Deleted, and perhaps created anew, while it was opened here: then this one must not stay.
+        match self.meta.get(&key(id)).await? {
+            Some(now) if now.version == found.version => Ok(opened),
+            _ => {
+                self.open_readers().remove(id);
+                Err(no_reader(id))
+            }
+        }
     }
 }
 
