@@ -1,6 +1,7 @@
 """The Python worker of the demo; see `demo/src/worker.rs` for arguments and output."""
 
 import asyncio
+import itertools
 import json
 import sys
 import time
@@ -23,7 +24,7 @@ async def append(url, stream, path):
     async with client.producer(stream, batch_max_records=1000) as producer:
         with open(path, "rb") as lines:
             while True:
-                chunk = [line.rstrip(b"\n").split(b"\t", 1) for line, _ in zip(lines, range(CHUNK))]
+                chunk = [line.rstrip(b"\n").split(b"\t", 1) for line in itertools.islice(lines, CHUNK)]
                 if not chunk:
                     break
                 ids = await producer.append_many(
