@@ -47,6 +47,8 @@ impl Batch {
             // A flush reports the first error only.
             let _ = self.generation.error.set(error.clone());
         }
+        // Before anybody is told, so that whoever reacts to it finds the room.
+        self.permit.release();
         self.waiters.resolve(result);
     }
 }

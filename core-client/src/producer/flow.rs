@@ -129,6 +129,15 @@ impl Permit {
         Permit { flow: self.flow.clone(), bytes, records }
     }
 
+    /// Gives everything back at once.
+    pub fn release(&mut self) {
+        let (records, bytes) = (std::mem::take(&mut self.records), std::mem::take(&mut self.bytes));
+        self.flow.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.flow.held_records.fetch_sub(records, Ordering::Relaxed);
+        self.flow.bytes.add_permits(bytes);
+        self.flow.records.add_permits(records);
+    }
+
     /// Moves a part of another permit of the same producer into this one.
     pub fn absorb(&mut self, other: &mut Permit, records: usize, bytes: usize) {
         debug_assert!(Arc::ptr_eq(&self.flow, &other.flow));
@@ -143,10 +152,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.flow.held_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.flow.held_records.fetch_sub(self.records, Ordering::Relaxed);
-        self.flow.bytes.add_permits(self.bytes);
-        self.flow.records.add_permits(self.records);
+        self.release();
     }
 }
 
