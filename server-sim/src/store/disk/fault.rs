@@ -132,17 +132,13 @@ impl FaultDisk {
     /// A copy of what the running process sees, as if everything had been synced.
     pub fn copy(&self) -> FaultDisk {
         let state = self.state();
-        let mut copy = State { names: state.names.clone(), ..State::default() };
+        let mut copy = State::default();
+        for (name, &inode) in &state.names {
+            let content = state.files[inode].current.clone();
+            copy.names.insert(name.clone(), copy.files.len());
+            copy.files.push(FileData { durable: content.clone(), current: content, unsynced: Vec::new() });
+        }
         copy.durable_names = copy.names.clone();
-        copy.files = state
-            .files
-            .iter()
-            .map(|file| FileData {
-                durable: file.current.clone(),
-                current: file.current.clone(),
-                unsynced: Vec::new(),
-            })
-            .collect();
         FaultDisk { shared: Arc::new(Shared { state: Mutex::new(copy), changed: Condvar::new() }) }
     }
 

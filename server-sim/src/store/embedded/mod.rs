@@ -104,35 +104,11 @@ impl EmbeddedStore {
     /// [`StoreError::Io`] if the disk cannot be read or written, [`StoreError::Corrupt`] if so much is damaged
     /// that what is left cannot be served.
     pub async fn open(disk: Arc<dyn Disk>, options: EmbeddedOptions) -> Result<EmbeddedStore> {
-        let mut options = options;
-        options.segment_bytes = options.segment_bytes.clamp(1, 1 << 30);
-        options.queue_bytes = options.queue_bytes.clamp(1 << 10, Semaphore::MAX_PERMITS.min(1 << 31));
-        let on = Arc::clone(&disk);
-        let limits = options.producers;
-        let cache = options.meta_cache_bytes;
-        let (recovered, meta) = blocking(move || {
-            let recovered = recovery::recover(&*on, &limits)?;
-            Ok::<_, StoreError>((recovered, RedbMeta::open(&*on, cache)?))
-        })
-        .await??;
-        let interval = options.retention_interval.max(Duration::from_millis(1));
-        let shared = Arc::new(Shared {
-            room: Arc::new(Semaphore::new(options.queue_bytes)),
-            options,
-            disk: Arc::clone(&disk),
-            shards: RwLock::new(recovered.shards),
-            segments: recovered.segments,
-            queue: Queue::default(),
-            exclusive: Arc::default(),
-        });
-        let writer = writer::Writer::new(Arc::clone(&shared), recovered.active, recovered.len);
-        let thread = std::thread::Builder::new()
-            .name("hstream-log".into())
-            .spawn(move || writer.run())
-            .map_err(|error| StoreError::Io(format!("cannot start the writer of the log: {error}")))?;
-        let log = Arc::new(SegmentLog { shared });
-        keep_retention(&log, interval);
-        Ok(EmbeddedStore { log, meta: Arc::new(meta), disk, writer: tokio::sync::Mutex::new(Some(thread)) })
+        let (on, cache) = (Arc::clone(&disk), options.meta_cache_bytes);
+        let (log, writer) = open_log(Arc::clone(&disk), options).await?;
+        // If this fails the log ends with its last handle.
+        let meta = blocking(move || RedbMeta::open(&*on, cache)).await??;
+        Ok(EmbeddedStore { log, meta: Arc::new(meta), disk, writer: tokio::sync::Mutex::new(Some(writer)) })
     }
 
     /// The records of every shard.
@@ -156,6 +132,35 @@ impl EmbeddedStore {
         self.meta.close().await;
         self.disk.close();
     }
+}
+
+/// Opens the log alone and starts its writer.
+async fn open_log(
+    disk: Arc<dyn Disk>,
+    mut options: EmbeddedOptions,
+) -> Result<(Arc<SegmentLog>, JoinHandle<()>)> {
+    options.segment_bytes = options.segment_bytes.clamp(1, 1 << 30);
+    options.queue_bytes = options.queue_bytes.clamp(1 << 10, Semaphore::MAX_PERMITS.min(1 << 31));
+    let (on, limits) = (Arc::clone(&disk), options.producers);
+    let recovered = blocking(move || recovery::recover(&*on, &limits)).await??;
+    let interval = options.retention_interval.max(Duration::from_millis(1));
+    let shared = Arc::new(Shared {
+        room: Arc::new(Semaphore::new(options.queue_bytes)),
+        options,
+        disk,
+        shards: RwLock::new(recovered.shards),
+        segments: recovered.segments,
+        queue: Queue::default(),
+        exclusive: Arc::default(),
+    });
+    let writer = writer::Writer::new(Arc::clone(&shared), recovered.active, recovered.len);
+    let thread = std::thread::Builder::new()
+        .name("hstream-log".into())
+        .spawn(move || writer.run())
+        .map_err(|error| StoreError::Io(format!("cannot start the writer of the log: {error}")))?;
+    let log = Arc::new(SegmentLog { shared });
+    keep_retention(&log, interval);
+    Ok((log, thread))
 }
 
 /// Trims by age until the log is gone or closed.
