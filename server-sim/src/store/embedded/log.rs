@@ -234,7 +234,9 @@ fn load(shared: &Shared, shard: &Shard, entries: &[Entry]) -> Result<Vec<StoredB
     let mut rest = entries;
     while let Some(first) = rest.first() {
         let run = side_by_side(rest);
-        let Some(segment) = shared.segments.get(first.segment) else {
+        let found = shared.segments.get(&*shared.disk, first.segment);
+        let found = found.map_err(|error| StoreError::Io(format!("opening a segment failed: {error}")))?;
+        let Some(segment) = found else {
             // Removed because it was trimmed or deleted; the next plan knows.
             if shard.trimmed()? < first.lsn {
                 lose(shared, shard, first, "its segment is missing");

@@ -299,7 +299,14 @@ fn open_database(file: Arc<dyn DiskFile>, cache_bytes: usize) -> Result<Database
         let mut builder = Database::builder();
         builder.set_cache_size(cache_bytes);
         let database = builder.create_with_backend(Backend(file)).map_err(failed)?;
-        // Both tables exist from the start, so that reading needs no special case.
+        // Both tables exist from the start, so that reading needs no special case. A file that has them is not
+        // written: it must open on a full disk, too.
+        let reading = database.begin_read().map_err(failed)?;
+        if reading.open_table(VALUES).is_ok() && reading.open_table(COUNTERS).is_ok() {
+            drop(reading);
+            return Ok(database);
+        }
+        drop(reading);
         let transaction = database.begin_write().map_err(failed)?;
         transaction.open_table(VALUES).map_err(failed)?;
         transaction.open_table(COUNTERS).map_err(failed)?;

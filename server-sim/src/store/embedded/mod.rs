@@ -231,7 +231,8 @@ impl Shared {
     }
 
     fn stop_reason(&self) -> StoreError {
-        self.queue.stopped().unwrap_or(StoreError::Closed)
+        let died = || StoreError::Poisoned("the writer of the log died".into());
+        self.queue.stopped().unwrap_or_else(died)
     }
 }
 

@@ -39,31 +39,89 @@ impl Segment {
     }
 }
 
+/// Files kept open for reading; the rest is opened again when it is read.
+const OPEN_FILES: usize = 128;
+
 /// All segments and how many readable batches each holds.
 #[derive(Debug, Default)]
 pub struct Segments {
-    held: Mutex<BTreeMap<u32, (Segment, u64)>>,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    segments: BTreeMap<u32, HeldSegment>,
+    open: usize,
+    /// Counts uses, to tell which was used last.
+    uses: u64,
+}
+
+#[derive(Debug)]
+struct HeldSegment {
+    salt: u64,
+    file: Option<Arc<dyn DiskFile>>,
+    batches: u64,
+    last_use: u64,
+}
+
+impl Held {
+    /// Closes the file that was not used for the longest time.
+    fn close_one(&mut self) {
+        let open = self.segments.values_mut().filter(|segment| segment.file.is_some());
+        if let Some(idlest) = open.min_by_key(|segment| segment.last_use) {
+            idlest.file = None;
+            self.open -= 1;
+        }
+    }
+
+    fn keep_open(&mut self, number: u32, file: Arc<dyn DiskFile>) {
+        self.uses += 1;
+        if let Some(segment) = self.segments.get_mut(&number) {
+            segment.last_use = self.uses;
+            if segment.file.replace(file).is_none() {
+                self.open += 1;
+            }
+        }
+        while self.open > OPEN_FILES {
+            self.close_one();
+        }
+    }
 }
 
 impl Segments {
-    fn held(&self) -> MutexGuard<'_, BTreeMap<u32, (Segment, u64)>> {
+    fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a segment holding nothing yet.
     pub fn add(&self, segment: Segment) {
-        self.held().insert(segment.number, (segment, 0));
+        let Segment { number, salt, file } = segment;
+        let mut held = self.held();
+        held.segments.insert(number, HeldSegment { salt, file: None, batches: 0, last_use: 0 });
+        held.keep_open(number, file);
     }
 
     /// A segment, unless it has been removed.
-    pub fn get(&self, number: u32) -> Option<Segment> {
-        self.held().get(&number).map(|(segment, _)| segment.clone())
+    pub fn get(&self, disk: &dyn Disk, number: u32) -> io::Result<Option<Segment>> {
+        let mut held = self.held();
+        let Some(found) = held.segments.get(&number) else { return Ok(None) };
+        let salt = found.salt;
+        let file = match &found.file {
+            Some(file) => Arc::clone(file),
+            None => match disk.open(&segment_name(number, salt)) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error),
+            },
+        };
+        held.keep_open(number, Arc::clone(&file));
+        Ok(Some(Segment { number, salt, file }))
     }
 
     /// Counts a batch that can be read.
     pub fn hold(&self, number: u32) {
-        if let Some((_, batches)) = self.held().get_mut(&number) {
-            *batches += 1;
+        if let Some(segment) = self.held().segments.get_mut(&number) {
+            segment.batches += 1;
         }
     }
 
@@ -71,29 +129,36 @@ impl Segments {
     pub fn release<'a>(&self, entries: impl IntoIterator<Item = &'a Entry>) {
         let mut held = self.held();
         for entry in entries {
-            if let Some((_, batches)) = held.get_mut(&entry.segment) {
-                *batches = batches.saturating_sub(1);
+            if let Some(segment) = held.segments.get_mut(&entry.segment) {
+                segment.batches = segment.batches.saturating_sub(1);
             }
         }
     }
 
     /// True if nothing in the segment can be read any more.
     pub fn is_dead(&self, number: u32) -> bool {
-        self.held().get(&number).is_none_or(|(_, batches)| *batches == 0)
+        self.held().segments.get(&number).is_none_or(|segment| segment.batches == 0)
     }
 
     /// Removes the files of all dead segments but `active`. What a crash brings back is removed again at the
     /// next occasion.
     pub fn remove_dead(&self, disk: &dyn Disk, active: u32) -> io::Result<()> {
-        let dead: Vec<Segment> = self
+        let dead: Vec<(u32, u64)> = self
             .held()
-            .values()
-            .filter(|(segment, batches)| *batches == 0 && segment.number != active)
-            .map(|(segment, _)| segment.clone())
+            .segments
+            .iter()
+            .filter(|(number, segment)| segment.batches == 0 && **number != active)
+            .map(|(number, segment)| (*number, segment.salt))
             .collect();
-        for segment in dead {
-            disk.remove(&segment.name())?;
-            self.held().remove(&segment.number);
+        for (number, salt) in dead {
+            match disk.remove(&segment_name(number, salt)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut held = self.held();
+            if held.segments.remove(&number).is_some_and(|segment| segment.file.is_some()) {
+                held.open -= 1;
+            }
         }
         Ok(())
     }
@@ -102,6 +167,32 @@ impl Segments {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::disk::FaultDisk;
+
+    #[test]
+    fn only_so_many_files_stay_open_and_the_rest_is_opened_again() {
+        let disk = FaultDisk::new();
+        let segments = Segments::default();
+        for number in 0..OPEN_FILES as u32 + 10 {
+            let file = disk.create(&segment_name(number, 7)).unwrap();
+            file.write_at(0, &number.to_le_bytes()).unwrap();
+            segments.add(Segment { number, salt: 7, file });
+            segments.hold(number);
+        }
+        assert_eq!(segments.held().open, OPEN_FILES);
+        for number in 0..OPEN_FILES as u32 + 10 {
+            let segment = segments.get(&disk, number).unwrap().unwrap();
+            let mut content = [0; 4];
+            segment.file.read_at(0, &mut content).unwrap();
+            assert_eq!(u32::from_le_bytes(content), number);
+        }
+        assert_eq!(segments.held().open, OPEN_FILES);
+        let entry = Entry { lsn: 1, time_ms: 0, segment: 3, offset: 0, body_len: 0, records: 1 };
+        segments.release([&entry]);
+        segments.remove_dead(&disk, 0).unwrap();
+        assert!(segments.get(&disk, 3).unwrap().is_none() && segments.get(&disk, 4).unwrap().is_some());
+        assert_eq!(disk.list().unwrap().len(), OPEN_FILES + 9);
+    }
 
     #[test]
     fn names_round_trip_and_sort_by_number() {

@@ -2,14 +2,16 @@
 
 mod damage;
 mod durability;
+#[cfg(unix)]
+mod kill;
 mod meta;
 mod producers;
 
 use super::{EmbeddedOptions, EmbeddedStore};
 use crate::store::disk::{Disk, FaultDisk};
 use crate::store::{
-    Appended, FIRST_LSN, Gap, LogStore, Lsn, NewBatch, ProducerStamp, ReadChunk, ReadLimits, Result, ShardId,
-    ShardSpec, StoreError, StoredBatch,
+    Appended, FIRST_LSN, Gap, LogStore, Lsn, NewBatch, ProducerStamp, ReadLimits, Result, ShardId, ShardSpec,
+    StoreError, StoredBatch,
 };
 use bytes::Bytes;
 use std::sync::Arc;
