@@ -119,8 +119,9 @@ pub(crate) fn conclude(effect: Effect, error: Error) -> Error {
     match effect {
         Effect::Read => error.with_may_have_been_applied(false),
         Effect::Repeatable => error,
-        // What a server said it failed with stays its words; the predicate says that it is open.
-        Effect::Once if error.kind() == ErrorKind::Internal => error,
+        // What a server said it failed with, and that the client was closed, stay what they are; the predicate says
+        // that it is open.
+        Effect::Once if matches!(error.kind(), ErrorKind::Internal | ErrorKind::Closed) => error,
         Effect::Once if error.may_have_been_applied() => error.with_kind(ErrorKind::OutcomeUnknown),
         Effect::Once => error,
     }

@@ -119,9 +119,9 @@ impl Runtime {
                 });
                 tokio::select! {
                     biased;
-                    () = closed_token.cancelled() => Err(closed("the runtime was shut down")),
-                    // Before the cancel token: a result that is there is not thrown away.
+                    // First: a result that is there is not thrown away.
                     result = guarded => result,
+                    () = closed_token.cancelled() => Err(closed("the runtime was shut down")),
                     () = cancel.cancelled() => Err(cancelled()),
                 }
             };

@@ -173,6 +173,8 @@ impl Cluster {
             Ok(response) => {
                 if matches!(target, Target::Any) {
                     self.0.members.prefer(&node);
+                } else {
+                    self.0.members.trust(&node);
                 }
                 Ok((node, response))
             }

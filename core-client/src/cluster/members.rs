@@ -9,8 +9,10 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// How long a node that failed is asked last.
+/// How long a node that failed is asked last; doubles while it keeps failing when its time is over.
 const SUSPECT_FOR: Duration = Duration::from_secs(2);
+/// Longest such time: a node that came back is used again after it at the latest.
+const SUSPECT_AT_MOST: Duration = Duration::from_secs(30);
 /// More nodes than any cluster has; bounds what an answer can make this client hold.
 const MAX_NODES: usize = 1024;
 
@@ -103,10 +105,23 @@ pub(crate) struct Members {
     state: Mutex<State>,
 }
 
+/// A node failed, and has not answered since.
+#[derive(Debug, Clone, Copy)]
+struct Suspicion {
+    since: Instant,
+    lasts: Duration,
+}
+
+impl Suspicion {
+    fn holds(&self) -> bool {
+        self.since.elapsed() < self.lasts
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     nodes: Vec<Node>,
-    suspects: HashMap<NodeAddress, Instant>,
+    suspects: HashMap<NodeAddress, Suspicion>,
     preferred: Option<NodeAddress>,
 }
 
@@ -143,7 +158,8 @@ impl Members {
             }
         }
         state.nodes = nodes;
-        state.suspects.retain(|_, since| since.elapsed() < SUSPECT_FOR);
+        // Kept for a while after its time, so that failing again is known to be that.
+        state.suspects.retain(|_, suspicion| suspicion.since.elapsed() < suspicion.lasts + SUSPECT_AT_MOST);
         changes
     }
 
@@ -156,27 +172,39 @@ impl Members {
         state.suspects.remove(address);
     }
 
+    /// An answer came from the node.
+    pub(crate) fn trust(&self, address: &NodeAddress) {
+        let mut state = self.lock();
+        if !state.suspects.is_empty() {
+            state.suspects.remove(address);
+        }
+    }
+
     /// Asks this node last for a while. Tells whether it was not suspect before.
     pub(crate) fn suspect(&self, address: &NodeAddress) -> bool {
         let mut state = self.lock();
         if state.preferred.as_ref() == Some(address) {
             state.preferred = None;
         }
-        let before = state.suspects.insert(address.clone(), Instant::now());
-        before.is_none_or(|since| since.elapsed() >= SUSPECT_FOR)
+        let lasts = match state.suspects.get(address) {
+            // One failure reaches every call under way.
+            Some(suspicion) if suspicion.holds() => return false,
+            Some(suspicion) => suspicion.lasts.saturating_mul(2).min(SUSPECT_AT_MOST),
+            None => SUSPECT_FOR,
+        };
+        state.suspects.insert(address.clone(), Suspicion { since: Instant::now(), lasts });
+        true
     }
 
     pub(crate) fn is_suspect(&self, address: &NodeAddress) -> bool {
-        self.lock().suspects.get(address).is_some_and(|since| since.elapsed() < SUSPECT_FOR)
+        self.lock().suspects.get(address).is_some_and(Suspicion::holds)
     }
 
     /// Every address there is, best first: the preferred one, running nodes in the order `shift` begins at, what the
     /// user gave, nodes that are not running, and at last those that failed lately.
     pub(crate) fn candidates(&self, shift: usize) -> Vec<NodeAddress> {
         let state = self.lock();
-        let suspect = |address: &NodeAddress| {
-            state.suspects.get(address).is_some_and(|since| since.elapsed() < SUSPECT_FOR)
-        };
+        let suspect = |address: &NodeAddress| state.suspects.get(address).is_some_and(Suspicion::holds);
         let running: Vec<_> = state
             .nodes
             .iter()
@@ -200,7 +228,7 @@ impl Members {
             }
         }
         // The one that failed longest ago first.
-        bad.sort_by_key(|address| state.suspects.get(address).copied());
+        bad.sort_by_key(|address| state.suspects.get(address).map(|suspicion| suspicion.since));
         good.append(&mut bad);
         good
     }
@@ -241,6 +269,16 @@ mod tests {
         assert_eq!(names(&members, 0), ["a", "boot", "b"]);
         tokio::time::advance(SUSPECT_FOR).await;
         assert_eq!(names(&members, 0), ["a", "b", "boot"]);
+
+        // Failing again when its time is over doubles the time; an answer ends it.
+        assert!(members.suspect(&address("b")));
+        tokio::time::advance(SUSPECT_FOR).await;
+        assert!(members.is_suspect(&address("b")));
+        tokio::time::advance(SUSPECT_FOR).await;
+        assert!(!members.is_suspect(&address("b")));
+        members.suspect(&address("b"));
+        members.trust(&address("b"));
+        assert!(!members.is_suspect(&address("b")));
     }
 
     #[test]

@@ -221,8 +221,9 @@ impl Cluster {
         Ok(self.lock_capabilities().get(address).copied().unwrap_or_default())
     }
 
-    /// Learns from the metadata of an answer.
+    /// Learns from the metadata of an answer, which also shows that the node is well.
     pub(crate) fn note_capabilities(&self, address: &NodeAddress, metadata: &MetadataMap) {
+        self.0.members.trust(address);
         if let Some(seen) = Capabilities::from_metadata(metadata) {
             self.lock_capabilities().insert(address.clone(), seen);
         }

@@ -141,7 +141,7 @@ impl RawSettings {
 impl fmt::Debug for RawSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RawSettings")
-            .field("urls", &self.urls.iter().map(|url| !url.contains('@')).collect::<Vec<_>>())
+            .field("urls", &self.urls.len())
             .field("request_timeout", &self.request_timeout)
             .field("connect_timeout", &self.connect_timeout)
             .field("retry", &self.retry)
