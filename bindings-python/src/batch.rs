@@ -31,6 +31,11 @@ impl Batch {
     pub fn new(inner: ReceivedBatch, consumer: Option<CoreConsumer>) -> Self {
         Batch { inner, consumer, records: PyOnceLock::new() }
     }
+
+    /// The core's batch.
+    pub fn received(&self) -> ReceivedBatch {
+        self.inner.clone()
+    }
 }
 
 #[pymethods]

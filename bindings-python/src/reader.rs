@@ -3,7 +3,7 @@
 use crate::{
     batch::Batch,
     bridge, errors,
-    returned::{InTransit, Returned},
+    returned::{self, Returned},
     runtime,
     slot::Slot,
 };
@@ -32,20 +32,19 @@ impl Reader {
         Reader { slot: Arc::new(Slot::new("reader", builder)), returned: Arc::default(), runtime, stream }
     }
 
-    fn pull<'py>(
-        &self,
-        py: Python<'py>,
-        at_end: impl FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send + 'static,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn pull<'py>(&self, py: Python<'py>, iterating: bool) -> PyResult<Bound<'py, PyAny>> {
         runtime::check(py, &self.runtime)?;
         let reader = self.slot.get().map_err(|error| errors::raise(py, &error))?;
         let next = self.returned.clone().next(move || {
             let reader = reader.clone();
             async move { reader.next_batch().await }
         });
-        bridge::call(py, &self.runtime, next, move |py, batch| match batch.and_then(InTransit::take) {
-            Some(batch) => Batch::new(batch, None).into_py_any(py),
-            None => at_end(py),
+        bridge::call(py, &self.runtime, next, move |py, arrived| {
+            match arrived.map(|item| item.take(py)).transpose()?.flatten() {
+                Some(batch) => Batch::new(batch, None).into_py_any(py),
+                None if iterating => Err(PyStopAsyncIteration::new_err(())),
+                None => Ok(py.None()),
+            }
         })
     }
 }
@@ -93,13 +92,21 @@ impl Reader {
         slf
     }
 
-    fn __anext__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.pull(py, |_| Err(PyStopAsyncIteration::new_err(())))
+    fn __anext__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
+        returned::arrive(slf.as_any(), true)
     }
 
     /// The next batch, or `None` at the end. Cancelling it (`asyncio.wait_for`) loses nothing.
-    fn next_batch<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.pull(py, |py| Ok(py.None()))
+    fn next_batch(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
+        returned::arrive(slf.as_any(), false)
+    }
+
+    fn _pull<'py>(&self, py: Python<'py>, iterating: bool) -> PyResult<Bound<'py, PyAny>> {
+        self.pull(py, iterating)
+    }
+
+    fn _put_back(&self, value: &Bound<'_, PyAny>) {
+        self.returned.put_back(value);
     }
 
     /// Ends reading. May be called again.

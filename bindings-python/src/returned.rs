@@ -1,27 +1,44 @@
 //! Batches on their way to a caller who may have stopped waiting.
 //!
-//! A timeout of the caller can fall between the moment the core hands out a batch and the moment the event
-//! loop resolves the future. Such a batch comes back here and goes to the next caller, instead of being
-//! missing until the server delivers it again.
+//! A timeout of the caller can fall between the moment the core hands out a batch and the moment the caller has
+//! it. Such a batch comes back here and goes to the next caller, instead of being missing until the server
+//! delivers it again. The same holds for the error that ended everything, which the core reports once.
 
-use hstreamdb::{ReceivedBatch, Result};
+use crate::{batch::Batch, errors};
+use hstreamdb::{Error, ReceivedBatch, Result};
+use pyo3::{exceptions::PyBaseException, prelude::*, sync::PyOnceLock};
 use std::{
     collections::VecDeque,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedMutexGuard};
 
-/// Batches that were handed out and came back.
+/// How long a call waits until the one before it has arrived or came back. Only an event loop that was left with a
+/// batch on its way takes longer; order is not worth waiting for that one for ever.
+const TURN_WAIT: Duration = Duration::from_secs(5);
+
+enum Item {
+    Batch(ReceivedBatch),
+    Failed(Error),
+    /// An error that was an exception already when it came back.
+    Raised(PyErr),
+}
+
+/// What was handed out and came back.
 #[derive(Default)]
 pub struct Returned {
-    batches: Mutex<Kept>,
+    kept: Mutex<Kept>,
     came_back: Notify,
+    /// Held from before a pull until what it gave has arrived or came back: without it, a later call could
+    /// overtake a batch that comes back.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
 struct Kept {
-    queue: VecDeque<ReceivedBatch>,
+    queue: VecDeque<Item>,
     closed: bool,
 }
 
@@ -32,15 +49,37 @@ impl fmt::Debug for Returned {
 }
 
 impl Returned {
-    fn batches(&self) -> MutexGuard<'_, Kept> {
-        self.batches.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps nothing from now on: what nobody took before the stop stays unacknowledged, and comes again.
+    fn keep(&self, item: Item) {
+        let mut kept = self.kept();
+        // Batches nobody took before the stop stay unacknowledged, and come again.
+        if !kept.closed {
+            kept.queue.push_front(item);
+            drop(kept);
+            self.came_back.notify_one();
+        }
+    }
+
+    /// Takes back what a future of `_pull` gave: a batch, the error it failed with, or `None` for the end.
+    pub fn put_back(&self, value: &Bound<'_, PyAny>) {
+        if let Ok(batch) = value.cast::<Batch>() {
+            self.keep(Item::Batch(batch.get().received()));
+        } else if value.is_instance_of::<PyBaseException>() {
+            self.keep(Item::Raised(PyErr::from_value(value.clone())));
+        }
+    }
+
+    /// Keeps nothing from now on.
     pub fn close(&self) {
-        let mut kept = self.batches();
-        kept.closed = true;
-        kept.queue.clear();
+        let left = {
+            let mut kept = self.kept();
+            kept.closed = true;
+            std::mem::take(&mut kept.queue)
+        };
+        drop(left);
     }
 
     /// The next batch: one that came back, else what `pull` gives. `pull` must be cancel-safe.
@@ -48,44 +87,58 @@ impl Returned {
     where
         F: Future<Output = Result<Option<ReceivedBatch>>>,
     {
+        let turn = tokio::time::timeout(TURN_WAIT, self.turn.clone().lock_owned()).await.ok();
         loop {
-            let returned = self.batches().queue.pop_front();
-            if let Some(batch) = returned {
-                return Ok(Some(InTransit { batch: Some(batch), home: self }));
+            let returned = self.kept().queue.pop_front();
+            if let Some(item) = returned {
+                return Ok(Some(InTransit { item: Some(item), home: self, _turn: turn }));
             }
             tokio::select! {
                 biased;
                 () = self.came_back.notified() => {}
                 pulled = pull() => {
-                    return Ok(pulled?.map(|batch| InTransit { batch: Some(batch), home: self }));
+                    let item = match pulled {
+                        Ok(None) => return Ok(None),
+                        Ok(Some(batch)) => Item::Batch(batch),
+                        Err(error) => Item::Failed(error),
+                    };
+                    return Ok(Some(InTransit { item: Some(item), home: self, _turn: turn }));
                 }
             }
         }
     }
 }
 
-/// A batch that goes back unless it is taken.
-#[derive(Debug)]
+/// The coroutine that a caller awaits: pulls, and puts back what did not arrive.
+pub fn arrive<'py>(handle: &Bound<'py, PyAny>, iterating: bool) -> PyResult<Bound<'py, PyAny>> {
+    static ARRIVE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    ARRIVE.import(handle.py(), "hstreamdb._arrival", "arrive")?.call1((handle, iterating))
+}
+
+/// Something that goes back unless it is taken.
 pub struct InTransit {
-    batch: Option<ReceivedBatch>,
+    item: Option<Item>,
     home: Arc<Returned>,
+    /// Released after `drop` has put the item back.
+    _turn: Option<OwnedMutexGuard<()>>,
 }
 
 impl InTransit {
-    /// The batch has arrived.
-    pub fn take(mut self) -> Option<ReceivedBatch> {
-        self.batch.take()
+    /// It has arrived. `None` never happens: there is always something in transit.
+    pub fn take(mut self, py: Python<'_>) -> PyResult<Option<ReceivedBatch>> {
+        match self.item.take() {
+            Some(Item::Batch(batch)) => Ok(Some(batch)),
+            Some(Item::Failed(error)) => Err(errors::raise(py, &error)),
+            Some(Item::Raised(error)) => Err(error),
+            None => Ok(None),
+        }
     }
 }
 
 impl Drop for InTransit {
     fn drop(&mut self) {
-        if let Some(batch) = self.batch.take() {
-            let mut kept = self.home.batches();
-            if !kept.closed {
-                kept.queue.push_front(batch);
-                self.home.came_back.notify_one();
-            }
+        if let Some(item) = self.item.take() {
+            self.home.keep(item);
         }
     }
 }

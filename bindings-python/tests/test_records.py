@@ -5,6 +5,7 @@ import pickle
 import unittest
 
 import hstreamdb
+from hstreamdb._arrival import arrive
 from server_process import ServerTestCase, receive, run
 
 
@@ -176,6 +177,44 @@ class Consume(ServerTestCase):
                 self.assertEqual([batch async for batch in consumer], [])
 
         run(main())
+
+
+class Arrival(unittest.TestCase):
+    """The moment between a result and a cancellation, which no timing can hit for sure."""
+
+    def lost(self, settle):
+        returned = []
+
+        class Handle:
+            def _pull(self, iterating):
+                return self.future
+
+            def _put_back(self, value):
+                returned.append(value)
+
+        async def main():
+            handle = Handle()
+            handle.future = asyncio.get_running_loop().create_future()
+            task = asyncio.ensure_future(arrive(handle, False))
+            await asyncio.sleep(0)
+            settle(handle.future)
+            task.cancel()
+            with self.assertRaises(asyncio.CancelledError):
+                await task
+            self.assertTrue(handle.future.done())
+
+        run(main())
+        return returned
+
+    def test_a_result_that_a_cancelled_task_cannot_take_goes_back(self):
+        self.assertEqual(self.lost(lambda future: future.set_result("batch")), ["batch"])
+
+    def test_an_error_that_a_cancelled_task_cannot_take_goes_back(self):
+        error = hstreamdb.HStreamError("gone")
+        self.assertEqual(self.lost(lambda future: future.set_exception(error)), [error])
+
+    def test_a_cancelled_wait_cancels_the_call(self):
+        self.assertEqual(self.lost(lambda future: None), [])
 
 
 class Read(ServerTestCase):
