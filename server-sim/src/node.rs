@@ -27,8 +27,9 @@ use tonic::transport::Server;
 
 /// Largest message taken from a client; batches are held to `max_record_size` after that.
 const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
-/// Calls of one connection at a time.
-const MAX_CALLS_PER_CONNECTION: u32 = 1024;
+/// Calls of one connection at a time; further ones wait at the client. Every consumer and every reader that
+/// follows the tail is one for as long as it lives.
+const MAX_CALLS_PER_CONNECTION: u32 = 8192;
 /// Bytes under way on one call and on one connection before the sender has to wait.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;

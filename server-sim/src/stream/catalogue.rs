@@ -118,7 +118,9 @@ impl Streams {
         let doomed_shards: HashSet<ShardId> =
             doomed.iter().flat_map(|stream: &Stream| stream.shards.iter().map(|shard| shard.id)).collect();
         let mut unfinished = Vec::new();
+        let mut present = HashSet::new();
         for spec in log.shards() {
+            present.insert(spec.shard);
             index.last_id = index.last_id.max(spec.shard);
             if index.by_shard.contains_key(&spec.shard) || doomed_shards.contains(&spec.shard) {
                 continue;
@@ -128,6 +130,9 @@ impl Streams {
             } else {
                 tracing::warn!(shard = spec.shard, "shard belongs to no stream; its data is kept");
             }
+        }
+        for (shard, stream) in index.by_shard.iter().filter(|(shard, _)| !present.contains(shard)) {
+            tracing::error!(shard, %stream, "a shard is missing in the log; calls on it will fail");
         }
         if !unfinished.is_empty() {
             log.delete_shards(&unfinished).await?;
@@ -219,16 +224,16 @@ impl Streams {
         self.log.create_shards(&specs).await?;
         match self.meta.put(&live_key(&stream.name), encode(&*stream)?, Expect::Absent).await {
             Ok(_) => {}
-            Err(error) => {
+            Err(StoreError::Conflict { .. }) => {
                 let shards: Vec<ShardId> = specs.iter().map(|spec| spec.shard).collect();
                 if let Err(left) = self.log.delete_shards(&shards).await {
                     tracing::warn!(%left, "shards of a stream that could not be created remain");
                 }
-                return Err(match error {
-                    StoreError::Conflict { .. } => ServerError::new(Class::StreamExists, stream.name.clone()),
-                    other => other.into(),
-                });
+                return Err(ServerError::new(Class::StreamExists, stream.name.clone()));
             }
+            // The entry may have been written all the same, so the shards must stay: the next start either
+            // finds the stream with them or collects them, empty as they are.
+            Err(other) => return Err(other.into()),
         }
         self.write().insert(stream.clone());
         Ok(stream)
