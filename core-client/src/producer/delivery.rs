@@ -84,8 +84,8 @@ fn says_shard_is_missing(error: &Error) -> bool {
     if error.code().is_some_and(|code| gone.contains(&code)) || error.kind() == ErrorKind::NotFound {
         return true;
     }
-    // Only a server's words count: "not found" also comes from resolvers and proxies.
-    error.kind() == ErrorKind::Unavailable && error.status().is_some() && {
+    // Only a server's words count: "not found" also comes from resolvers on the way.
+    error.kind() == ErrorKind::Unavailable && error.status().is_some() && !error.is_transport() && {
         let words = error.message().to_ascii_lowercase();
         ["not found", "notfound", "does not exist", "not in server config"]
             .iter()

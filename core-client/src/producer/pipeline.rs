@@ -211,8 +211,16 @@ impl Pipeline {
                 Delivered::ShardMissing(error) => {
                     let unclear = maybe_stored.load(Ordering::Acquire);
                     let error = self.shared.shard_is_missing(self.shard_id, error).await;
-                    self.fail(parcel.batch, if unclear { unknown(error) } else { certain(error) });
+                    self.fail(
+                        parcel.batch,
+                        if unclear { unknown(error.clone()) } else { certain(error.clone()) },
+                    );
                     self.abandon_or_keep(unclear);
+                    if matches!(error.kind(), ErrorKind::Routing | ErrorKind::NotFound) {
+                        for parcel in std::mem::take(&mut self.again) {
+                            self.fail(parcel.batch, certain(error.clone()));
+                        }
+                    }
                 }
             }
         }

@@ -144,23 +144,24 @@ impl Shared {
     /// Asks for the shards anew after one was said to be missing, routes by them from now on, and gives the
     /// error of the records that were meant for it.
     pub async fn shard_is_missing(&self, shard_id: u64, error: Error) -> Error {
-        let map = match self.transport.shards().await {
-            Ok(map) => map,
+        let (gone, error) = match self.transport.shards().await {
+            Ok(map) if map.ranges().iter().any(|range| range.id == shard_id) => return error,
+            Ok(map) => {
+                let error = error.with_kind(ErrorKind::Routing).with_retryable(true).with_message(
+                    "the shard does not exist any more, the stream has others now; append it again",
+                );
+                (self.intake().replace_map(map), error)
+            }
             Err(reason) if reason.kind() == ErrorKind::NotFound => {
-                return error
+                let error = error
                     .with_kind(ErrorKind::NotFound)
                     .with_retryable(false)
                     .with_message(format!("the stream does not exist: {}", reason.message()));
+                (self.intake().drain(shard_id).into(), error)
             }
             Err(_) => return error,
         };
-        if map.ranges().iter().any(|range| range.id == shard_id) {
-            return error;
-        }
-        let gone = self.intake().replace_map(map);
-        let error = error.with_kind(ErrorKind::Routing).with_retryable(true).with_message(
-            "the shard does not exist any more, the stream has others now; nothing was stored, append it again",
-        );
+        // Told outside the lock: completions may call the producer again.
         for batch in gone {
             self.count_failed(batch.records);
             batch.resolve(Err(&self.describe(error.clone().with_may_have_been_applied(false), shard_id)));
