@@ -260,7 +260,9 @@ async fn start(
     let mut state = shared.state.subscribe();
     let settled = state.wait_for(|state| *state != ConsumerState::Connecting);
     let _ = tokio::time::timeout(cluster.request_timeout(), settled).await;
-    if shared.report.borrow().is_some()
+    // The error is there before the state says that it is over.
+    let state = *shared.state.borrow();
+    if state == ConsumerState::Closed
         && let Some(error) = shared.prefetch.take_error()
     {
         return Err(error);

@@ -67,12 +67,7 @@ impl Worker {
             let delay = pauses.next().unwrap_or(policy.max);
             self.shared.reconnects.fetch_add(1, Ordering::Relaxed);
             self.cluster.metrics().consumer_reconnects.add(1);
-            if matches!(*self.control.borrow(), Control::Run) {
-                self.shared.set_state(match *self.shared.state.borrow() {
-                    ConsumerState::Connecting => ConsumerState::Connecting,
-                    _ => ConsumerState::Reconnecting,
-                });
-            }
+            self.note_loss();
             self.shared.event(ConsumerEvent::Reconnecting { error, delay });
             let left = tokio::select! {
                 end = leave_now(&self.shared, self.control.clone()) => Some(end),
@@ -82,6 +77,14 @@ impl Worker {
                 finish.clean = matches!(end, End::Left);
                 return;
             }
+        }
+    }
+
+    fn note_loss(&self) {
+        // Copied first: the state must not be locked for reading while it is set.
+        let (control, state) = (*self.control.borrow(), *self.shared.state.borrow());
+        if control == Control::Run && state == ConsumerState::Connected {
+            self.shared.set_state(ConsumerState::Reconnecting);
         }
     }
 
