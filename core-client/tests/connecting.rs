@@ -13,13 +13,16 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::watch,
 };
 
-/// An address where nobody listens.
-async fn deaf_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+/// An address where nobody listens, as long as the socket that holds it is kept.
+fn deaf_address() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
 }
 
 /// Forwards connections until it is told to swallow everything, as a broken network does.
@@ -53,7 +56,7 @@ impl Relay {
 
 #[tokio::test]
 async fn nobody_listening_is_one_clear_sentence() {
-    let address = deaf_address().await;
+    let (_socket, address) = deaf_address();
     let error = soon(Client::connect(&format!("hstream://{address}"))).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     let text = error.to_string();
@@ -80,13 +83,27 @@ async fn a_silent_server_is_given_up_within_the_connect_timeout() {
 async fn one_address_that_answers_suffices() {
     let node = TestNode::start().await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addresses =
-        format!("hstream://{},{},{}", deaf_address().await, silent.local_addr().unwrap(), node.address());
+    let (_socket, deaf) = deaf_address();
+    let addresses = format!("hstream://{deaf},{},{}", silent.local_addr().unwrap(), node.address());
     let client = soon(Client::connect(&addresses)).await.unwrap();
     assert_eq!(client.echo("hello").await.unwrap(), "hello");
     let nodes = client.nodes();
     assert_eq!(nodes.len(), 1);
     assert_eq!(nodes[0].address.to_string(), node.address().to_string());
+}
+
+#[tokio::test]
+async fn many_calls_at_once_share_one_connection() {
+    let node = TestNode::start().await;
+    let client = node.client().await;
+    let calls = (0..100).map(|number| {
+        let client = client.clone();
+        async move { client.echo(&number.to_string()).await.unwrap() }
+    });
+    let answers = soon(futures::future::join_all(calls)).await;
+    assert_eq!(answers, (0..100).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert_eq!(client.metrics().get("connects"), Some(1));
+    assert_eq!(client.metrics().get("calls"), Some(100));
 }
 
 #[tokio::test]
@@ -126,7 +143,7 @@ async fn a_read_moves_on_when_its_connection_falls_silent_and_a_write_says_what_
     let relay = Relay::to(node.address()).await;
     let client = Client::builder()
         .url(format!("hstream://{}", relay.address))
-        .request_timeout(Duration::from_millis(300))
+        .request_timeout(Duration::from_millis(1500))
         .unwrap()
         .connect();
     let client = soon(client).await.unwrap();
