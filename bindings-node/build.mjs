@@ -1,7 +1,7 @@
 // Builds the package: native half with cargo, its file next to package.json, TypeScript to dist/.
-// With --check, ts/options.ts must already be what the core's table says.
+// ts/options.ts is written from the core's own table of options. --release optimises.
 import { spawnSync } from 'node:child_process'
-import { copyFileSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { copyFileSync, renameSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -10,7 +10,6 @@ import { optionsSource } from './options-source.mjs'
 
 const here = path.dirname(fileURLToPath(import.meta.url))
 const release = process.argv.includes('--release')
-const check = process.argv.includes('--check')
 const require = createRequire(import.meta.url)
 
 function run(command, args) {
@@ -37,19 +36,5 @@ const target = path.join(here, `hstreamdb.${process.platform}-${process.arch}.no
 copyFileSync(built, `${target}.new`)
 renameSync(`${target}.new`, target)
 
-const file = path.join(here, 'ts', 'options.ts')
-const source = optionsSource(require(target).optionRows())
-let old = ''
-try {
-  old = readFileSync(file, 'utf8')
-} catch {
-  // Written below.
-}
-if (old !== source) {
-  if (check) {
-    console.error('ts/options.ts is not what the table of the core says: run "npm run build" and commit it')
-    process.exit(1)
-  }
-  writeFileSync(file, source)
-}
+writeFileSync(path.join(here, 'ts', 'options.ts'), optionsSource(require(target).optionRows()))
 run(process.execPath, [require.resolve('typescript/bin/tsc'), '-p', path.join(here, 'tsconfig.json')])

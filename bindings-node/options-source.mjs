@@ -16,7 +16,7 @@ const TYPES = { 'reader.from': 'Offset', 'reader.until': 'Offset' }
 /** The text of ts/options.ts. */
 export function optionsSource(rows) {
   const parts = [
-    '/** Options, written from the table of the core by `npm run build`: edit them there. */',
+    '/** Options, written by the build from the table of the core (core-client/src/options.rs). */',
     "import type { RecordId } from './record.js'",
     '',
     '/** A place in a stream: a record, its id as text, or the first record at or after a time (milliseconds since 1970). */',

@@ -117,6 +117,34 @@ test('process.exit with appends and a consumer in flight is clean', async () => 
   assert.deepEqual([code, signal], [7, null], output)
 })
 
+test('when the server dies every promise settles and closing returns in time', async () => {
+  const doomed = await startServer()
+  try {
+    const client = await connect(doomed.url, { requestTimeoutMs: 500 })
+    await client.createStream('doomed')
+    await client.createSubscription('doomed', 'doomed')
+    const consumer = await client.consumer('doomed')
+    const waiting = consumer.nextBatch()
+    const options = { batchMaxAgeMs: 1, deliveryTimeoutMs: 1_500, flowControlRecords: 500 }
+    const producer = await client.producer('doomed', options)
+    await producer.append('before')
+    assert.equal((await waiting).length, 1)
+    await doomed.stop()
+    const late = consumer.nextBatch()
+    const results = await Promise.allSettled(Array.from({ length: 3_000 }, () => producer.append('after')))
+    for (const { status, reason } of results) {
+      assert.equal(status, 'rejected')
+      assert.ok(['timeout', 'unavailable', 'outcome_unknown'].includes(reason.kind), reason.message)
+    }
+    assert.deepEqual(await producer.close({ timeoutMs: 2_000 }), { acknowledged: 1, failed: 3_000, unresolved: 0 })
+    assert.equal((await consumer.stop({ timeoutMs: 2_000 })).unsentAcks, 0)
+    assert.equal(await late, null)
+    await client.close({ timeoutMs: 2_000 })
+  } finally {
+    await doomed.stop()
+  }
+})
+
 test('worker threads have clients of their own and may be terminated', async () => {
   const source = `const { parentPort, workerData } = require('node:worker_threads');
     const { connect } = require(workerData.entry);

@@ -117,11 +117,7 @@ export class HStreamClient implements AsyncDisposable {
       })
     }
     const inner = await native(async () => this.#native.consumer(subscription, toEntries(options, 'signal')))
-    const consumer = new Consumer(inner)
-    const stop = () => void consumer.stop().catch(() => undefined)
-    if (signal?.aborted) stop()
-    else signal?.addEventListener('abort', stop, { once: true })
-    return consumer
+    return new Consumer(inner, signal)
   }
 
   /** Reads one shard. */

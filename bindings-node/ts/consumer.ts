@@ -10,11 +10,17 @@ const STOP_TIMEOUT_MS = 30_000
 export class Consumer implements AsyncIterable<ReceivedBatch>, AsyncDisposable {
   #native: NativeConsumer
   #ack: (ids: BigUint64Array) => void
+  #signal: AbortSignal | undefined
+  #abort = () => void this.stop().catch(() => undefined)
 
   /** @internal */
-  constructor(inner: NativeConsumer) {
+  constructor(inner: NativeConsumer, signal?: AbortSignal) {
     this.#native = inner
     this.#ack = (ids) => nativeSync(() => inner.ack(ids))
+    this.#signal = signal
+    // It may have been aborted while the consumer started.
+    if (signal?.aborted) this.#abort()
+    else signal?.addEventListener('abort', this.#abort, { once: true })
   }
 
   /** Its name within the subscription. */
@@ -44,6 +50,8 @@ export class Consumer implements AsyncIterable<ReceivedBatch>, AsyncDisposable {
 
   /** Ends delivery, flushes acknowledgements and leaves the subscription. Idempotent. Default timeout 30 s. */
   stop({ timeoutMs = STOP_TIMEOUT_MS }: { timeoutMs?: number } = {}): Promise<StopReport> {
+    // A signal that outlives many consumers must not collect them.
+    this.#signal?.removeEventListener('abort', this.#abort)
     return native(() => this.#native.stop(timeoutMs))
   }
 

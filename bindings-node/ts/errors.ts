@@ -133,13 +133,13 @@ export function makeError(message: string, details: ErrorDetails): HStreamError 
   return new Class(message, details)
 }
 
-/** The error that the native half wrote as JSON; anything else becomes an invalid argument or stays what it is. */
+/** The error that the native half wrote as JSON. */
 export function fromJson(text: string): HStreamError {
   const { hstreamdb, text: line, message, ...rest } = JSON.parse(text)
   return makeError(line, { ...rest, kind: hstreamdb, serverMessage: message })
 }
 
-/** What to throw for something that the native half threw or rejected with. */
+/** What to throw for what the native half threw or rejected with: an argument of a wrong type is invalid, too. */
 export function fromNative(thrown: unknown): unknown {
   if (!(thrown instanceof Error) || thrown instanceof HStreamError) return thrown
   if (thrown.message.startsWith('{"')) {
