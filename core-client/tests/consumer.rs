@@ -1,0 +1,325 @@
+//! Consumers against a real node.
+
+mod node_under_test;
+
+use hstream_testkit::eventually;
+use hstreamdb::{
+    Consumer, ConsumerEvent, ConsumerSink, ConsumerState, Error, ErrorKind, ReceivedBatch, RecordId,
+};
+use node_under_test::{TestNode, soon};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Receives `count` records without acknowledging them.
+async fn receive(consumer: &Consumer, count: usize) -> Vec<RecordId> {
+    let mut ids = Vec::new();
+    while ids.len() < count {
+        let batch = soon(consumer.next_batch()).await.unwrap().expect("the consumer goes on");
+        ids.extend_from_slice(batch.ids());
+    }
+    ids
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_appended_is_delivered_in_order_per_shard() {
+    let mut node = TestNode::start().await;
+    let shards = node.stream("s", 3).await;
+    node.subscription("sub", "s").await;
+    let mut expected = BTreeMap::new();
+    for &shard in &shards {
+        expected.insert(shard, node.append_batches("s", shard, 30, 4).await);
+    }
+    let consumer = node.client().await.consumer("sub").start().await.unwrap();
+    assert_eq!(consumer.state(), ConsumerState::Connected);
+    let mut seen: BTreeMap<u64, Vec<RecordId>> = BTreeMap::new();
+    for id in receive(&consumer, 360).await {
+        seen.entry(id.shard_id).or_default().push(id);
+    }
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clean_stop_leaves_nothing_to_deliver_again() {
+    let mut node = TestNode::start().await;
+    let shard = node.stream("s", 1).await[0];
+    node.subscription("sub", "s").await;
+    node.append_batches("s", shard, 20, 5).await;
+    let client = node.client().await;
+    // Neither age nor number would send these acknowledgements in time; stopping must.
+    let builder = client.consumer("sub").ack_max_records(1_000_000).ack_max_age(Duration::from_secs(3600));
+    let consumer = builder.start().await.unwrap();
+    let ids = receive(&consumer, 100).await;
+    consumer.ack(&ids).unwrap();
+    let report = soon(consumer.stop(GRACE)).await.unwrap();
+    assert!(report.clean && report.unsent_acks == 0, "{report:?}");
+    assert_eq!(consumer.state(), ConsumerState::Closed);
+    assert!(soon(consumer.next_batch()).await.unwrap().is_none());
+    assert_eq!(consumer.ack(&ids).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(soon(consumer.stop(GRACE)).await.unwrap(), report, "stopping twice is stopping once");
+
+    // Also after a restart, so that it is the checkpoint that counts.
+    node.stop().await;
+    node.start_again().await;
+    let marker = node.append_batches("s", shard, 1, 1).await;
+    let consumer = client.consumer("sub").start().await.unwrap();
+    assert_eq!(receive(&consumer, 1).await, marker);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acks_survive_reconnects() {
+    let mut node = TestNode::start().await;
+    let shard = node.stream("s", 1).await[0];
+    node.subscription("sub", "s").await;
+    let ids = node.append_batches("s", shard, 30, 2).await;
+    let client = node.client().await;
+    let consumer = client.consumer("sub").start().await.unwrap();
+    assert_eq!(receive(&consumer, 60).await, ids);
+    // Every other record: no checkpoint can move, so a restarted server has forgotten all of them.
+    let (acked, open): (Vec<_>, Vec<_>) =
+        ids.iter().partition(|id| id.batch_index == 0 && id.batch_id % 2 == 0);
+    let (first, rest) = acked.split_at(acked.len() / 2);
+    consumer.ack(first).unwrap();
+    soon(consumer.flush_acks()).await.unwrap();
+    node.stop().await;
+    consumer.ack(rest).unwrap();
+    node.start_again().await;
+    // What is delivered again are whole batches, those of acknowledged records included.
+    let again: BTreeSet<_> = receive(&consumer, 60).await.into_iter().collect();
+    assert!(open.iter().all(|id| again.contains(id)));
+    consumer.ack(&open).unwrap();
+    let report = soon(consumer.stop(GRACE)).await.unwrap();
+    assert!(report.clean, "{report:?}");
+    assert!(consumer.stats().redelivered_records >= acked.len() as u64);
+
+    let marker = node.append_batches("s", shard, 1, 1).await;
+    let next = client.consumer("sub").start().await.unwrap();
+    assert_eq!(receive(&next, 1).await, marker, "acknowledgements were lost");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_acked_before_a_reconnect_is_not_shown_again() {
+    let mut node = TestNode::start().await;
+    let shard = node.stream("s", 1).await[0];
+    node.subscription("sub", "s").await;
+    let ids = node.append_batches("s", shard, 10, 2).await;
+    let client = node.client().await;
+    let consumer = client.consumer("sub").start().await.unwrap();
+    receive(&consumer, 20).await;
+    node.stop().await;
+    // All but the first batch; the server is gone and cannot know.
+    consumer.ack(&ids[2..]).unwrap();
+    node.start_again().await;
+    let marker = node.append_batches("s", shard, 1, 1).await;
+    let mut seen = receive(&consumer, 3).await;
+    seen.sort();
+    assert_eq!(seen, [&ids[..2], &marker[..]].concat());
+    consumer.ack(&seen).unwrap();
+    assert!(soon(consumer.stop(GRACE)).await.unwrap().clean);
+    let last = node.append_batches("s", shard, 1, 1).await;
+    let next = client.consumer("sub").start().await.unwrap();
+    assert_eq!(receive(&next, 1).await, last);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unknown_subscription_is_a_typed_error_at_once() {
+    let node = TestNode::start().await;
+    let client = node.client().await;
+    for _ in 0..2 {
+        let started = Instant::now();
+        let error = soon(client.consumer("nothing").start()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        assert!(error.to_string().contains("nothing"), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(5));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deleting_the_subscription_ends_the_consumer_with_one_error() {
+    let mut node = TestNode::start().await;
+    node.stream("s", 1).await;
+    node.subscription("sub", "s").await;
+    let consumer = node.client().await.consumer("sub").start().await.unwrap();
+    let request =
+        hstreamdb_proto::api::DeleteSubscriptionRequest { subscription_id: "sub".into(), force: true };
+    let mut wire = node.wire.clone();
+    let (deleted, error) = tokio::join!(wire.delete_subscription(request), soon(consumer.next_batch()));
+    deleted.unwrap();
+    let error = error.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::FailedPrecondition | ErrorKind::NotFound), "{error}");
+    assert!(soon(consumer.next_batch()).await.unwrap().is_none(), "the error comes once");
+    assert!(!soon(consumer.stop(GRACE)).await.unwrap().clean);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_received_ahead_stays_bounded() {
+    let mut node = TestNode::start().await;
+    let shard = node.stream("s", 1).await[0];
+    node.subscription("sub", "s").await;
+    let mut expected = Vec::new();
+    for _ in 0..60 {
+        expected.extend(node.append("s", shard, &[("k", vec![7; 100_000])]).await);
+    }
+    let client = node.client().await;
+    let by_number = client.consumer("sub").prefetch_batches(3).start().await.unwrap();
+    let stats = || by_number.stats();
+    eventually("filling the buffer", GRACE, || async { (stats().buffered_batches == 3).then_some(()) }).await;
+    let mut seen = Vec::new();
+    for _ in 0..60 {
+        assert!(stats().buffered_batches <= 3, "{:?}", stats());
+        seen.extend(receive(&by_number, 1).await);
+    }
+    assert_eq!(seen, expected);
+    assert!(soon(by_number.stop(GRACE)).await.unwrap().clean);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_that_is_not_read_does_not_hold_up_other_calls() {
+    let mut node = TestNode::start().await;
+    let shard = node.stream("s", 1).await[0];
+    let client = node.client().await;
+    let mut idle = Vec::new();
+    for _ in 0..100 {
+        node.append("s", shard, &[("k", vec![7; 200_000])]).await;
+    }
+    for number in 0..4 {
+        let subscription = format!("sub{number}");
+        node.subscription(&subscription, "s").await;
+        idle.push(client.consumer(&subscription).prefetch_batches(1).start().await.unwrap());
+    }
+    for consumer in &idle {
+        eventually("filling the buffer", GRACE, || async {
+            (consumer.stats().buffered_batches == 1).then_some(())
+        })
+        .await;
+    }
+    let reader = client.shard_reader("s", shard).until(hstreamdb::Offset::Latest).open().await.unwrap();
+    let mut batches = 0;
+    while soon(reader.next_batch()).await.unwrap().is_some() {
+        batches += 1;
+    }
+    assert_eq!(batches, 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_wait_loses_no_batch() {
+    let mut node = TestNode::start().await;
+    let shard = node.stream("s", 1).await[0];
+    node.subscription("sub", "s").await;
+    let consumer = node.client().await.consumer("sub").start().await.unwrap();
+    let mut expected = Vec::new();
+    let mut seen = Vec::new();
+    let deadline = Instant::now() + GRACE;
+    for _ in 0..30 {
+        expected.extend(node.append_batches("s", shard, 1, 1).await);
+        if let Ok(batch) = tokio::time::timeout(Duration::from_micros(500), consumer.next_batch()).await {
+            seen.extend_from_slice(batch.unwrap().unwrap().ids());
+        }
+    }
+    while seen.len() < expected.len() && Instant::now() < deadline {
+        seen.extend_from_slice(soon(consumer.next_batch()).await.unwrap().unwrap().ids());
+    }
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_stays_taken_gets_a_suffix() {
+    let mut node = TestNode::start().await;
+    node.stream("s", 1).await;
+    node.subscription("sub", "s").await;
+    let client = node.client().await;
+    let first = client.consumer("sub").name("worker").start().await.unwrap();
+    let second = client.consumer("sub").name("worker").start().await.unwrap();
+    eventually("attaching under another name", GRACE, || async {
+        (second.state() == ConsumerState::Connected).then_some(())
+    })
+    .await;
+    assert_eq!(first.name(), "worker");
+    assert!(second.name().starts_with("worker-"), "{}", second.name());
+    assert_eq!(first.state(), ConsumerState::Connected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stopping_is_bounded_when_the_server_is_gone() {
+    let mut node = TestNode::start().await;
+    let shard = node.stream("s", 1).await[0];
+    node.subscription("sub", "s").await;
+    node.append_batches("s", shard, 1, 3).await;
+    let client = node.client().await;
+    let consumer = client.consumer("sub").start().await.unwrap();
+    let ids = receive(&consumer, 3).await;
+    node.stop().await;
+    consumer.ack(&ids).unwrap();
+    let started = Instant::now();
+    let report = soon(consumer.stop(Duration::from_millis(300))).await.unwrap();
+    assert_eq!((report.unsent_acks, report.clean), (3, false));
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[derive(Default)]
+struct Sink {
+    batches: Mutex<Vec<ReceivedBatch>>,
+    events: Mutex<Vec<&'static str>>,
+    closed: Mutex<Vec<Option<Error>>>,
+}
+
+impl ConsumerSink for Sink {
+    fn batch(&self, batch: ReceivedBatch) {
+        self.batches.lock().unwrap().push(batch);
+    }
+
+    fn event(&self, event: ConsumerEvent) {
+        self.events.lock().unwrap().push(event.name());
+    }
+
+    fn closed(&self, reason: Option<Error>) {
+        self.closed.lock().unwrap().push(reason);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sink_gets_what_was_granted_and_one_end() {
+    let mut node = TestNode::start().await;
+    let shard = node.stream("s", 1).await[0];
+    node.subscription("sub", "s").await;
+    node.append_batches("s", shard, 10, 1).await;
+    let sink = Arc::new(Sink::default());
+    let client = node.client().await;
+    let consumer = client.consumer("sub").start_with_sink(sink.clone()).await.unwrap();
+    let received = || sink.batches.lock().unwrap().len();
+    consumer.grant(2);
+    consumer.grant(1);
+    eventually("three granted batches", GRACE, || async { (received() == 3).then_some(()) }).await;
+    eventually("buffering the rest", GRACE, || async {
+        (consumer.stats().buffered_batches == 7).then_some(())
+    })
+    .await;
+    assert_eq!(received(), 3, "no more than was granted");
+    consumer.grant(100);
+    eventually("all batches", GRACE, || async { (received() == 10).then_some(()) }).await;
+    let ids: Vec<_> = sink.batches.lock().unwrap().iter().flat_map(|batch| batch.ids().to_vec()).collect();
+    consumer.ack(&ids).unwrap();
+    assert!(soon(consumer.stop(GRACE)).await.unwrap().clean);
+    eventually("the end", GRACE, || async { (!sink.closed.lock().unwrap().is_empty()).then_some(()) }).await;
+    let closed = sink.closed.lock().unwrap();
+    assert!(closed.len() == 1 && closed[0].is_none(), "{closed:?}");
+    assert_eq!(sink.events.lock().unwrap()[..], ["connected"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_consumer_hands_its_acks_in() {
+    let mut node = TestNode::start().await;
+    let shard = node.stream("s", 1).await[0];
+    node.subscription("sub", "s").await;
+    node.append_batches("s", shard, 5, 2).await;
+    let client = node.client().await;
+    let consumer = client.consumer("sub").ack_max_age(Duration::from_secs(3600)).start().await.unwrap();
+    let ids = receive(&consumer, 10).await;
+    consumer.ack(&ids).unwrap();
+    drop(consumer);
+    let marker = node.append_batches("s", shard, 1, 1).await;
+    let next = client.consumer("sub").start().await.unwrap();
+    assert_eq!(receive(&next, 1).await, marker);
+}
