@@ -14,7 +14,7 @@ use crate::record::{Offset, RecordId};
 use crate::retry::Operation;
 use crate::routing::ShardMap;
 use futures::{StreamExt as _, TryStreamExt as _};
-use hstreamdb_proto::api::{GetTailRecordIdRequest, ListShardsRequest, Shard};
+use hstreamdb_proto::api::{GetStreamRequest, GetTailRecordIdRequest, ListShardsRequest, Shard};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -166,6 +166,14 @@ impl ReaderBuilder {
     }
 
     async fn shards(&self) -> Result<Vec<Shard>> {
+        // `ListShards` answers UNAVAILABLE for a stream that does not exist, which looks like a matter of time.
+        let request = GetStreamRequest { name: self.stream.clone() };
+        let call = Operation::read("get stream");
+        let known = self.client.cluster.call(call, Some(&self.stream), Target::Any, |mut client| {
+            let request = request.clone();
+            async move { client.get_stream(request).await }
+        });
+        known.await?;
         let request = ListShardsRequest { stream_name: self.stream.clone() };
         let call = Operation::read("list shards");
         let answer = self.client.cluster.call(call, Some(&self.stream), Target::Any, |mut client| {
