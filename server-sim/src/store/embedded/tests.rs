@@ -75,7 +75,7 @@ async fn until(what: &str, mut done: impl FnMut() -> bool) {
 
 fn newest_segment(disk: &FaultDisk) -> String {
     let names = disk.list().expect("lists");
-    names.into_iter().filter(|name| name.ends_with(".log")).next_back().expect("there is a segment")
+    names.into_iter().rfind(|name| name.ends_with(".log")).expect("there is a segment")
 }
 
 fn lsn(n: u64) -> Lsn {

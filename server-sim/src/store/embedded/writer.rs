@@ -174,18 +174,23 @@ impl Writer {
 
     /// Takes in what is durable now.
     fn apply(&mut self, group: Vec<Placed>) -> Result<()> {
-        let mut freed = false;
+        let (mut done, mut freed) = (Vec::new(), false);
         for Placed { item, offset } in group {
             match item {
                 Item::Batch(batch) => self.apply_batch(&batch, offset),
                 Item::Control(item) => {
                     freed |= !matches!(item.control, Control::Create(_));
                     self.apply_control(&item.control);
-                    let _ = item.done.send(Ok(()));
+                    done.push(item);
                 }
             }
         }
-        if freed { self.free_segments() } else { Ok(()) }
+        // Whoever trims finds the space free.
+        let result = if freed { self.free_segments() } else { Ok(()) };
+        for item in done {
+            let _ = item.done.send(Ok(()));
+        }
+        result
     }
 
     fn apply_batch(&self, batch: &BatchItem, offset: u32) {
