@@ -5,16 +5,7 @@ mod support;
 use hstreamdb_proto::api::*;
 use hstreamdb_proto::metadata;
 use support::*;
-use tonic::{Code, Request};
-
-fn stamped(shard: u64, epoch: u32, sequence: u64, payload: &str) -> Request<AppendRequest> {
-    let mut request = Request::new(append_request(shard, batch(vec![record("", payload)])));
-    let keys = request.metadata_mut();
-    keys.insert(metadata::PRODUCER_ID, "00000000000000000000000000000abc".parse().unwrap());
-    keys.insert(metadata::PRODUCER_EPOCH, epoch.to_string().parse().unwrap());
-    keys.insert(metadata::PRODUCER_SEQUENCE, sequence.to_string().parse().unwrap());
-    request
-}
+use tonic::Code;
 
 #[tokio::test]
 async fn what_is_appended_is_read_back_with_its_ids() {

@@ -154,6 +154,37 @@ async fn everything_acknowledged_survives_sigkill() {
     assert_eq!(unique.len(), found.len(), "an id was handed out twice");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stamped_producer_that_sends_again_after_sigkill_is_stored_exactly_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut shard = 0;
+    let mut sequence = 0;
+    for round in 1..=4 {
+        let server = ServerProcess::start(&options(dir.path())).unwrap();
+        let mut client = connect(server.port()).await;
+        if round == 1 {
+            shard = create(&mut client, "s", 1).await[0];
+        }
+        let mut server = Some(server);
+        let mut killing = None;
+        // The first call repeats the one whose answer the kill took away.
+        while client.append(stamped(shard, 0, sequence, &sequence.to_string())).await.is_ok() {
+            sequence += 1;
+            if sequence >= round * 50 && killing.is_none() {
+                let server = server.take();
+                killing = Some(tokio::task::spawn_blocking(move || server.map(ServerProcess::kill)));
+            }
+        }
+        let killed = killing.expect("no call fails before the kill").await.unwrap();
+        killed.expect("a server was there").unwrap();
+    }
+    let server = ServerProcess::start(&options(dir.path())).unwrap();
+    let mut client = connect(server.port()).await;
+    client.append(stamped(shard, 0, sequence, &sequence.to_string())).await.unwrap();
+    let expected: Vec<_> = (0..=sequence).map(|number| number.to_string()).collect();
+    assert_eq!(payloads(&read_all(&mut client, shard).await), expected);
+}
+
 async fn read_ids(client: &mut Client, shards: &[u64]) -> std::collections::HashSet<(RecordId, String)> {
     let mut found = std::collections::HashSet::new();
     for shard in shards {

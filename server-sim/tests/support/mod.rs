@@ -6,11 +6,12 @@ use hstream_server::node::{Node, NodeConfig};
 use hstreamdb_proto::api::h_stream_api_client::HStreamApiClient;
 use hstreamdb_proto::api::*;
 use hstreamdb_proto::error_body::ErrorBody;
+use hstreamdb_proto::metadata;
 use prost::Message as _;
 use std::path::Path;
 use std::time::Duration;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 
 pub type Client = HStreamApiClient<Channel>;
 
@@ -91,6 +92,16 @@ pub fn batch(records: Vec<HStreamRecord>) -> BatchedRecord {
 
 pub fn append_request(shard_id: u64, records: BatchedRecord) -> AppendRequest {
     AppendRequest { stream_name: "any".into(), shard_id, records: Some(records) }
+}
+
+/// One record with a producer's stamp.
+pub fn stamped(shard: u64, epoch: u32, sequence: u64, payload: &str) -> Request<AppendRequest> {
+    let mut request = Request::new(append_request(shard, batch(vec![record("", payload)])));
+    let keys = request.metadata_mut();
+    keys.insert(metadata::PRODUCER_ID, "00000000000000000000000000000abc".parse().unwrap());
+    keys.insert(metadata::PRODUCER_EPOCH, epoch.to_string().parse().unwrap());
+    keys.insert(metadata::PRODUCER_SEQUENCE, sequence.to_string().parse().unwrap());
+    request
 }
 
 /// Appends one record and returns its id.
