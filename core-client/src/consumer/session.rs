@@ -38,7 +38,7 @@ pub(super) enum End {
 /// The call's response side, which some servers open only with the first batch.
 pub(super) enum Incoming {
     Opening(BoxFuture<'static, Result<Response<Streaming<StreamingFetchResponse>>, Status>>),
-    Open(Streaming<StreamingFetchResponse>),
+    Open(Box<Streaming<StreamingFetchResponse>>),
 }
 
 enum Arrival {
@@ -53,7 +53,7 @@ impl Incoming {
         match self {
             Incoming::Opening(call) => {
                 let response = call.as_mut().await?;
-                *self = Incoming::Open(response.into_inner());
+                *self = Incoming::Open(Box::new(response.into_inner()));
                 Ok(Arrival::Opened)
             }
             Incoming::Open(stream) => Ok(stream.message().await?.map_or(Arrival::Ended, Arrival::Message)),
