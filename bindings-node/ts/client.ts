@@ -103,7 +103,7 @@ export class HStreamClient implements AsyncDisposable {
   /** A producer of a stream; rejects with `NotFoundError` if there is none. */
   async producer(stream: string, options?: ProducerOptions): Promise<Producer> {
     const inner = await native(async () => this.#native.producer(stream, toEntries(options)))
-    return new Producer(inner, stream)
+    return new Producer(inner, stream, options?.flowControlRecords)
   }
 
   /** Joins a subscription. With `signal`, aborting stops the consumer. */

@@ -114,8 +114,14 @@ export class Chunk {
     return this.payloads.length + this.keys.length
   }
 
+  /** Of one record at least, so it always can be filled. */
   get full(): boolean {
-    return this.records >= CHUNK_RECORDS || this.size >= CHUNK_BYTES
+    return this.records >= this.maxRecords || this.size >= CHUNK_BYTES
+  }
+
+  /** @param maxRecords what flow control can ever admit at once, if that is less. */
+  constructor(readonly maxRecords = CHUNK_RECORDS) {
+    this.maxRecords = Math.min(maxRecords, CHUNK_RECORDS)
   }
 
   push(record: Ready, group: Group, place: number): void {

@@ -14,6 +14,7 @@ const WAITING_RECORDS = 1_000_000
 export class Producer implements AsyncDisposable {
   #native: NativeProducer
   #stream: string
+  #maxRecords: number | undefined
   #queue: Chunk[] = []
   #waitingRecords = 0
   #waitingBytes = 0
@@ -22,9 +23,10 @@ export class Producer implements AsyncDisposable {
   #closing: Promise<CloseReport> | undefined
 
   /** @internal */
-  constructor(inner: NativeProducer, stream: string) {
+  constructor(inner: NativeProducer, stream: string, maxRecords?: number) {
     this.#native = inner
     this.#stream = stream
+    this.#maxRecords = maxRecords
   }
 
   /**
@@ -109,7 +111,7 @@ export class Producer implements AsyncDisposable {
     const group = new Group(records.length)
     records.forEach((record, place) => {
       let chunk = this.#queue.at(-1)
-      if (chunk === undefined || chunk.full) this.#queue.push((chunk = new Chunk()))
+      if (chunk === undefined || chunk.full) this.#queue.push((chunk = new Chunk(this.#maxRecords)))
       const before = chunk.size
       chunk.push(record, group, place)
       this.#waitingRecords += 1
