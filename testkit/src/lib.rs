@@ -2,8 +2,12 @@
 //! condition with a deadline instead of sleeping.
 #![warn(missing_docs)]
 
+mod cutting;
+mod messages;
 mod poll;
+mod rpc_proxy;
 mod server;
 
 pub use poll::eventually;
+pub use rpc_proxy::{Fault, RpcProxy};
 pub use server::{ServerOptions, ServerProcess, server_binary};
