@@ -28,10 +28,16 @@ suite() {
 }
 
 suite rust cargo test --locked --no-fail-fast
+cargo build -q --locked -p hstream-conformance -p hstream-server
 for language in python node erlang; do
     script="bindings-$language/test.sh"
     [ ! -f "$script" ] || suite "$language" bash "$script"
 done
+
+# Every language against the same scenarios; the packages are those the suites above have built.
+HSTREAM_CONFORMANCE_PYTHON=$(bindings-python/environment.sh)
+export HSTREAM_CONFORMANCE_PYTHON
+suite conformance target/debug/conformance --broken --languages rust,python,node,erlang
 
 printf '\n%s passed, %s failed\n' "$passed" "$failed"
 [ "$failed" = 0 ]
