@@ -41,6 +41,11 @@ run(<<"create_stream">>, #{<<"stream">> := Stream, <<"shards">> := Shards}, Stat
     {hstreamdb:create_stream(client(State), Stream, #{shard_count => Shards}), State};
 run(<<"delete_stream">>, #{<<"stream">> := Stream}, State) ->
     {hstreamdb:delete_stream(client(State), Stream), State};
+run(<<"list_streams">>, _, State) ->
+    case hstreamdb:list_streams(client(State)) of
+        {ok, _} -> {ok, State};
+        {error, _} = Error -> {Error, State}
+    end;
 run(<<"create_subscription">>, #{<<"subscription">> := Id, <<"stream">> := Stream} = Command, State) ->
     Options = #{offset => earliest, ack_timeout_secs => maps:get(<<"ack_timeout_secs">>, Command, 600)},
     {hstreamdb:create_subscription(client(State), Id, Stream, Options), State};

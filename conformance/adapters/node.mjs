@@ -12,6 +12,7 @@ const commands = {
   connect: async ({ url, options }) => void (client = await connect(url, options ?? {})),
   create_stream: async ({ stream, shards }) => void (await client.createStream(stream, { shardCount: shards })),
   delete_stream: async ({ stream }) => void (await client.deleteStream(stream)),
+  list_streams: async () => void (await client.listStreams()),
   create_subscription: async ({ subscription, stream, ack_timeout_secs }) =>
     void (await client.createSubscription(subscription, stream, {
       offset: 'earliest',

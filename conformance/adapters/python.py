@@ -26,6 +26,9 @@ class Adapter:
     async def do_delete_stream(self, stream):
         await self.client.delete_stream(stream)
 
+    async def do_list_streams(self):
+        await self.client.list_streams()
+
     async def do_create_subscription(self, subscription, stream, ack_timeout_secs=600):
         await self.client.create_subscription(
             subscription, stream, offset="earliest", ack_timeout_secs=ack_timeout_secs

@@ -8,3 +8,4 @@ pub mod adapter;
 pub mod history;
 pub mod runner;
 pub mod scenario;
+pub mod vectors;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
-use hstream_conformance::{adapter::AdapterCommand, runner, scenario};
+use hstream_conformance::{adapter::AdapterCommand, runner, scenario, vectors};
 use hstream_testkit::Fault;
 use std::{path::PathBuf, process::ExitCode};
 
@@ -87,6 +87,10 @@ async fn run(arguments: &Arguments) -> Result<usize> {
     };
     for language in &arguments.languages {
         let adapter = language.adapter(arguments.folder.clone())?;
+        for set in vectors::SETS.iter().filter(|set| set.contains(&arguments.only)) {
+            let result = vectors::run(set, &arguments.folder, &adapter).await;
+            note(format!("{}: golden vectors {set}", adapter.language), result);
+        }
         for scenario in scenarios.iter().filter(|scenario| scenario.name.contains(&arguments.only)) {
             let result = runner::run(scenario, &adapter, None).await;
             note(format!("{}: {}", adapter.language, scenario.name), result);

@@ -56,12 +56,18 @@ pub struct RpcProxy {
 #[derive(Debug)]
 struct Shared {
     fault: Mutex<Fault>,
+    /// Method, and the status it is answered with.
+    canned: Mutex<Option<(String, Status)>>,
     port: u16,
 }
 
 impl Shared {
     fn fault(&self) -> MutexGuard<'_, Fault> {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn canned(&self) -> MutexGuard<'_, Option<(String, Status)>> {
+        self.canned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Uses up one lost reply.
@@ -84,7 +90,7 @@ impl RpcProxy {
     pub async fn start(upstream_port: u16) -> Result<RpcProxy> {
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let port = listener.local_addr()?.port();
-        let shared = Arc::new(Shared { fault: Mutex::new(Fault::None), port });
+        let shared = Arc::new(Shared { fault: Mutex::new(Fault::None), canned: Mutex::new(None), port });
         let (cut, cuts) = watch::channel(0);
         // Lazy: the server may be down now and back later.
         let channel = tonic::transport::Endpoint::from_shared(format!("http://127.0.0.1:{upstream_port}"))
@@ -117,6 +123,11 @@ impl RpcProxy {
     /// What happens to calls from now on.
     pub fn set(&self, fault: Fault) {
         *self.shared.fault() = fault;
+    }
+
+    /// Answers every call of `method` with this status from now on; the server is not asked.
+    pub fn answer(&self, method: &str, status: i32, message: &str) {
+        *self.shared.canned() = Some((method.to_owned(), Status::new(status.into(), message)));
     }
 
     /// Breaks every connection that is open now; new ones work.
@@ -162,6 +173,11 @@ impl Service<Request> for Proxy {
 impl Proxy {
     async fn pass(&mut self, request: Request) -> Result<Response, tonic::transport::Error> {
         let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+        let canned =
+            self.shared.canned().as_ref().filter(|(of, _)| *of == method).map(|(_, status)| status.clone());
+        if let Some(status) = canned {
+            return Ok(status.into_http());
+        }
         let fault = *self.shared.fault();
         match (method.as_str(), fault) {
             ("Append", Fault::Hang) => std::future::pending().await,

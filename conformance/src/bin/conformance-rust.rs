@@ -77,6 +77,9 @@ impl Adapter {
             "delete_stream" => {
                 client.delete_stream(text(command, "stream"), DeleteStreamOptions::default()).await?;
             }
+            "list_streams" => {
+                client.list_streams().await?;
+            }
             "create_subscription" => {
                 let options = SubscriptionOptions::default()
                     .set("offset", "earliest")?
