@@ -161,3 +161,34 @@ fn columnar_input_encodes_like_single_records() {
     let batch = encoder.finish(api::CompressionType::None, None).unwrap();
     assert_eq!(batch, encode(&records, api::CompressionType::None));
 }
+
+#[test]
+fn golden_batches_are_written_byte_for_byte() {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../conformance/vectors/codec.json");
+    let vectors: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let cases = vectors["encode"].as_array().unwrap();
+    assert!(cases.len() >= 6);
+    for case in cases {
+        let records: Vec<Record> = case["records"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|record| Record {
+                key: record["key"].as_str().unwrap().to_owned(),
+                payload: STANDARD.decode(record["payload"].as_str().unwrap()).unwrap().into(),
+                kind: if record["kind"] == "raw" { PayloadKind::Raw } else { PayloadKind::HRecord },
+                attributes: record["attributes"]
+                    .as_object()
+                    .unwrap()
+                    .iter()
+                    .map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()))
+                    .collect(),
+            })
+            .collect();
+        let batch = encode(&records, api::CompressionType::None);
+        let expected = STANDARD.decode(case["content"].as_str().unwrap()).unwrap();
+        assert_eq!(batch.payload, expected, "{}", case["name"]);
+        assert_eq!(decode(&batch), records, "{}", case["name"]);
+    }
+}
