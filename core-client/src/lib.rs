@@ -18,8 +18,8 @@ mod routing;
 mod runtime;
 
 pub use admin::{
-    ClusterDescription, ConsumerInfo, DeleteStreamOptions, ResourceKind, ShardInfo, StartFrom, StreamInfo, StreamOptions,
-    SubscriptionInfo, SubscriptionOptions,
+    ClusterDescription, ConsumerInfo, DeleteStreamOptions, ResourceKind, ShardInfo, StartFrom, StreamInfo,
+    StreamOptions, SubscriptionInfo, SubscriptionOptions,
 };
 pub use client::{Client, ClientBuilder};
 pub use cluster::{Node, NodeAddress, NodeState};
@@ -31,7 +31,8 @@ pub use events::{ClientEvent, Events};
 pub use metrics::MetricsSnapshot;
 pub use options::{OptionKind, OptionScope, OptionSpec, OptionValue, option_table};
 pub use producer::{
-    AppendOutcome, CloseReport, Completion, Compression, ManyReceipt, Pending, Producer, ProducerBuilder, Receipt, WhenFull,
+    AppendOutcome, CloseReport, Completion, Compression, ManyReceipt, Pending, Producer, ProducerBuilder,
+    Receipt, WhenFull,
 };
 pub use reader::{Reader, ReaderBuilder};
 pub use record::{Offset, PayloadKind, ReceivedBatch, ReceivedRecord, Record, RecordBatch, RecordId};

@@ -202,7 +202,7 @@ fn unsubscribe<'a>(env: Env<'a>, consumer: ResourceArc<ConsumerResource>, timeou
         let (clean, unsent) = report.map_or((true, 0), |report| (report.clean, report.unsent_acks));
         let map = Term::map_new(env);
         let map = map.map_put(atoms::clean(), clean).unwrap_or(map);
-        let map = map.map_put(atoms::unsent_acks(), unsent as u64).unwrap_or(map);
+        let map = map.map_put(atoms::unsent_acks(), unsent).unwrap_or(map);
         (atoms::ok(), map).encode(env)
     })
 }
