@@ -17,7 +17,8 @@ demo: setup
 test: setup
 	@dev/test.sh
 
-lint: setup
+lint:
+	@dev/setup.sh lint
 	@dev/lint.sh
 
 docs:

@@ -3,7 +3,7 @@
 # runs the tests there against a real server. Ends with `python: N passed, N failed`.
 # PYTHONS="python3 /path/python3.9" chooses the interpreters.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 
 broken() {
     echo "bindings-python/test.sh: $1" >&2

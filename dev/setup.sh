@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Installs what building and testing need, below .setup/ where possible; running it again is cheap.
+# `setup.sh lint` adds what only the linters need.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p .setup
@@ -26,6 +27,10 @@ packages=""
 command -v cc >/dev/null || packages="$packages build-essential"
 python3 -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
 command -v rebar3 >/dev/null || packages="$packages rebar3"
+if [ "${1:-}" = lint ]; then
+    command -v shellcheck >/dev/null || packages="$packages shellcheck"
+    command -v shfmt >/dev/null || packages="$packages shfmt"
+fi
 if [ -n "$packages" ]; then
     sudo=""
     [ "$(id -u)" = 0 ] || sudo=sudo
@@ -35,15 +40,15 @@ if [ -n "$packages" ]; then
 fi
 
 # Tools of the Python side, in a virtual environment of their own.
-if [ ! -x .setup/py/bin/maturin ]; then
+if [ ! -x .setup/py/bin/maturin ] || [ ! -x .setup/py/bin/ruff ]; then
     python3 -m venv .setup/py
-    .setup/py/bin/pip install -q 'maturin>=1.7,<2'
+    .setup/py/bin/pip install -q 'maturin>=1.7,<2' 'ruff>=0.17,<0.18'
 fi
 
 # The published wire description, to compare ours with. The package is sdist only and needs an older setuptools.
 if [ ! -s .setup/published/hstreamdb-api-0.6.1.bin ]; then
     mkdir -p .setup/published
-    echo 'setuptools<81' > .setup/published/constraints.txt
+    echo 'setuptools<81' >.setup/published/constraints.txt
     PIP_CONSTRAINT="$PWD/.setup/published/constraints.txt" .setup/py/bin/pip wheel -q --no-deps \
         -w .setup/published hstreamdb-api==0.6.1
     .setup/py/bin/python dev/published_descriptor.py .setup/published/hstreamdb_api-0.6.1-*.whl \

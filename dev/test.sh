@@ -3,7 +3,7 @@
 #
 # A suite that ends badly without saying how many tests failed counts as one failure.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 passed=0
 failed=0
 log=$(mktemp)

@@ -45,7 +45,10 @@ async function receive(subscription, count) {
 test('streams and subscriptions are created, listed and deleted', async () => {
   const { stream, subscription } = await streamAndSubscription(3)
   const rows = await client.listStreams({ prefix: stream })
-  assert.deepEqual(rows.map((row) => [row.name, row.shardCount]), [[stream, 3]])
+  assert.deepEqual(
+    rows.map((row) => [row.name, row.shardCount]),
+    [[stream, 3]],
+  )
   const shards = await client.listShards(stream)
   assert.equal(shards.length, 3)
   assert.equal(shards[0].start, 0n)
@@ -71,14 +74,20 @@ test('every append resolves with the id under which the record is delivered', as
   ])
   await producer.close()
   const records = await receive(subscription, 5)
-  assert.deepEqual(records.map((record) => String(record.id)), ids.map(String))
+  assert.deepEqual(
+    records.map((record) => String(record.id)),
+    ids.map(String),
+  )
   assert.equal(new Set(ids.map(String)).size, 5)
   assert.ok(ids.every((id) => id instanceof RecordId && RecordId.parse(String(id)).equals(id)))
   assert.equal(text(records[0]), 'text')
   assert.deepEqual([...records[1].payload], [0, 255, 1])
   assert.equal(records[2].payload.length, 0)
   assert.equal(text(records[3]), 'ünï→😀')
-  assert.deepEqual(records.map((record) => record.key), ['k', 'k', '', 'ключ', ''])
+  assert.deepEqual(
+    records.map((record) => record.key),
+    ['k', 'k', '', 'ключ', ''],
+  )
   assert.deepEqual(Object.fromEntries(records[3].attributes), { a: '1', b: 'zwei' })
   assert.equal(records[4].type, 'hrecord')
   assert.deepEqual(records[4].json(), { temperature: 21.5, unit: 'C' })
@@ -117,7 +126,10 @@ test('a payload may be reused as soon as append returned', async () => {
   await Promise.all(appends)
   await producer.close()
   const records = await receive(subscription, 50)
-  assert.deepEqual(records.map((record) => record.payload[0]), Array.from({ length: 50 }, (_, value) => value))
+  assert.deepEqual(
+    records.map((record) => record.payload[0]),
+    Array.from({ length: 50 }, (_, value) => value),
+  )
 })
 
 test('appends beyond flow control wait in order', async () => {
@@ -129,7 +141,10 @@ test('appends beyond flow control wait in order', async () => {
   assert.deepEqual(producer.pending, { records: 0, bytes: 0 })
   await producer.close()
   const records = await receive(subscription, count)
-  assert.deepEqual(records.map(text), Array.from({ length: count }, (_, index) => String(index)))
+  assert.deepEqual(
+    records.map(text),
+    Array.from({ length: count }, (_, index) => String(index)),
+  )
 })
 
 test('acknowledged records are not delivered again, others are after the ack timeout', async () => {

@@ -2,13 +2,7 @@
 import { Consumer } from './consumer.js'
 import { toEntries } from './entries.js'
 import { CancelledError, native, nativeSync } from './errors.js'
-import {
-  binding,
-  type NativeClient,
-  type ShardInfo,
-  type StreamInfo,
-  type SubscriptionInfo,
-} from './native.js'
+import { binding, type NativeClient, type ShardInfo, type StreamInfo, type SubscriptionInfo } from './native.js'
 import type {
   ClientOptions,
   ConsumerOptions,

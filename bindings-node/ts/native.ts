@@ -135,9 +135,12 @@ function load(): Binding {
     // eslint-disable-next-line @typescript-eslint/no-require-imports
     return require(file) as Binding
   } catch (error) {
-    throw new Error(`hstreamdb: its native module for ${process.platform}-${process.arch} cannot be loaded; build it with "npm run build"`, {
-      cause: error,
-    })
+    throw new Error(
+      `hstreamdb: its native module for ${process.platform}-${process.arch} cannot be loaded; build it with "npm run build"`,
+      {
+        cause: error,
+      },
+    )
   }
 }
 

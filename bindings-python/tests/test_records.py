@@ -38,7 +38,14 @@ class Append(ServerTestCase):
         run(main())
 
     def test_every_payload_type_arrives_unchanged(self):
-        payloads = [b"\x00\xffbytes", bytearray(b"array"), memoryview(b"view"), "t\u00e9xt", b"", {"a": [1, "x"]}]
+        payloads = [
+            b"\x00\xffbytes",
+            bytearray(b"array"),
+            memoryview(b"view"),
+            "t\u00e9xt",
+            b"",
+            {"a": [1, "x"]},
+        ]
 
         async def main():
             async with await hstreamdb.connect(self.url) as client:

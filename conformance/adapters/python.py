@@ -60,8 +60,7 @@ class Adapter:
             batch.ack()
         return {
             "records": [
-                {"id": str(r.id), "key": r.key, "payload": base64.b64encode(r.payload).decode()}
-                for r in batch.records
+                {"id": str(r.id), "key": r.key, "payload": base64.b64encode(r.payload).decode()} for r in batch.records
             ]
         }
 

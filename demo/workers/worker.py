@@ -27,9 +27,7 @@ async def append(url, stream, path):
                 chunk = [line.rstrip(b"\n").split(b"\t", 1) for line in itertools.islice(lines, CHUNK)]
                 if not chunk:
                     break
-                ids = await producer.append_many(
-                    [payload for _, payload in chunk], [key.decode() for key, _ in chunk]
-                )
+                ids = await producer.append_many([payload for _, payload in chunk], [key.decode() for key, _ in chunk])
                 appended += len(ids)
                 say(event="progress", rows=appended)
     await client.close()
