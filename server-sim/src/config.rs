@@ -34,6 +34,9 @@ pub struct Arguments {
     /// Largest encoded batch in bytes
     #[arg(long, default_value_t = 1_048_576, value_parser = clap::value_parser!(u32).range(1..=MAX_RECORD_SIZE))]
     max_record_size: u32,
+    /// Start although the log is damaged: readers are told which batches are lost
+    #[arg(long)]
+    serve_damaged_log: bool,
     /// A token that callers may present as `authorization: Basic <token>`; repeatable [default: everybody may call]
     #[arg(long = "token", value_name = "TOKEN")]
     tokens: Vec<String>,
@@ -139,6 +142,7 @@ impl Arguments {
             data_dir: self.data_dir,
             server_id: self.server_id,
             max_record_size: self.max_record_size,
+            serve_damaged_log: self.serve_damaged_log,
             tokens: Tokens::new(self.tokens),
         }
     }

@@ -59,6 +59,8 @@ pub struct NodeConfig {
     pub server_id: u32,
     /// Largest encoded batch in bytes; default 1,048,576, at most 8 MiB.
     pub max_record_size: u32,
+    /// Whether to start on a log that is damaged; readers are then told which batches are lost. Default false.
+    pub serve_damaged_log: bool,
     /// Who may call; default everybody.
     pub tokens: Tokens,
 }
@@ -73,6 +75,7 @@ impl Default for NodeConfig {
             data_dir: PathBuf::from("hstream-data"),
             server_id: 1,
             max_record_size: 1024 * 1024,
+            serve_damaged_log: false,
             tokens: Tokens::default(),
         }
     }
@@ -162,7 +165,9 @@ impl Node {
         let disk =
             LocalDisk::open(&path).map_err(|source| StartError::Store { path: path.clone(), source })?;
         let disk: Arc<dyn Disk> = Arc::new(disk);
-        let store = EmbeddedStore::open(disk, EmbeddedOptions::default())
+        let options =
+            EmbeddedOptions { serve_damaged: config.serve_damaged_log, ..EmbeddedOptions::default() };
+        let store = EmbeddedStore::open(disk, options)
             .await
             .map_err(|source| StartError::Store { path: path.clone(), source })?;
         let unusable = |source| StartError::Catalogue { path: path.clone(), source };

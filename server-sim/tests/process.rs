@@ -94,6 +94,39 @@ async fn sigterm_ends_the_server_in_time_although_calls_are_open() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_log_is_refused_untouched_and_served_only_when_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = ServerProcess::start(&options(dir.path())).unwrap();
+    let mut client = connect(server.port()).await;
+    let shard = create(&mut client, "s", 1).await[0];
+    for number in 0..20 {
+        append(&mut client, shard, &format!("{number:01000}")).await;
+    }
+    server.kill().unwrap();
+    let log = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .unwrap();
+    let mut bytes = std::fs::read(&log).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&log, &bytes).unwrap();
+
+    let flags = ["--port", "0", "--internal-port", "0", "--data-dir", dir.path().to_str().unwrap()];
+    let output = run(&flags, dir.path());
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("is damaged at byte") && text.contains("--serve-damaged-log"), "{text}");
+    assert_eq!(std::fs::read(&log).unwrap(), bytes, "a refused log is left as it is");
+
+    let flags = vec!["--serve-damaged-log".to_owned()];
+    let server = ServerProcess::start(&ServerOptions { flags, ..options(dir.path()) }).unwrap();
+    let mut client = connect(server.port()).await;
+    assert_eq!(read_all(&mut client, shard).await.len(), 19, "all but the damaged batch are served");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_acknowledged_survives_sigkill() {
     let dir = tempfile::tempdir().unwrap();
     let mut acknowledged: Vec<(RecordId, String)> = Vec::new();

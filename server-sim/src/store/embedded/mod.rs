@@ -50,6 +50,9 @@ pub struct EmbeddedOptions {
     pub retention_interval: Duration,
     /// Memory for pages of the metadata file, in bytes. Default 16 MiB.
     pub meta_cache_bytes: usize,
+    /// Whether a log with damage in what was once durable is opened. If so, readers are told which batches are
+    /// lost; if not, opening is refused and nothing is changed. Default true.
+    pub serve_damaged: bool,
     /// Where append times come from. Default the system's clock.
     pub clock: Clock,
 }
@@ -64,6 +67,7 @@ impl Default for EmbeddedOptions {
             producers: ProducerLimits::default(),
             retention_interval: Duration::from_secs(60),
             meta_cache_bytes: 16 << 20,
+            serve_damaged: true,
             clock: Arc::new(system_ms),
         }
     }
@@ -141,8 +145,8 @@ async fn open_log(
 ) -> Result<(Arc<SegmentLog>, JoinHandle<()>)> {
     options.segment_bytes = options.segment_bytes.clamp(1, 1 << 30);
     options.queue_bytes = options.queue_bytes.clamp(1 << 10, Semaphore::MAX_PERMITS.min(1 << 31));
-    let (on, limits) = (Arc::clone(&disk), options.producers);
-    let recovered = blocking(move || recovery::recover(&*on, &limits)).await??;
+    let (on, limits, serve_damaged) = (Arc::clone(&disk), options.producers, options.serve_damaged);
+    let recovered = blocking(move || recovery::recover(&*on, &limits, serve_damaged)).await??;
     let interval = options.retention_interval.max(Duration::from_millis(1));
     let shared = Arc::new(Shared {
         room: Arc::new(Semaphore::new(options.queue_bytes)),

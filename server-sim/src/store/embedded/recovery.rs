@@ -28,7 +28,7 @@ pub struct Recovered {
 }
 
 /// Reads the whole log and makes what was found durable.
-pub fn recover(disk: &dyn Disk, limits: &ProducerLimits) -> Result<Recovered> {
+pub fn recover(disk: &dyn Disk, limits: &ProducerLimits, serve_damaged: bool) -> Result<Recovered> {
     let io = |what: &str, error: std::io::Error| StoreError::Io(format!("cannot {what} the log: {error}"));
     let names = disk.list().map_err(|error| io("list", error))?;
     let mut found: Vec<(u32, u64, String)> = names
@@ -52,6 +52,10 @@ pub fn recover(disk: &dyn Disk, limits: &ProducerLimits) -> Result<Recovered> {
         segment.file.read_at(0, &mut bytes).map_err(|error| io("read", error))?;
         let scan = Scan { segment: &segment, bytes: &bytes, last: at == last, name: &name };
         let end = scan.run(&mut state);
+        if let (false, Some(damage)) = (serve_damaged, &state.damage) {
+            // Before anything is written: only the last segment ever is, and after its scan.
+            return Err(StoreError::Corrupt(damage.clone()));
+        }
         if end.len == 0 && at == last {
             // A crash while it was made; all it could say is in the segments before it.
             if at == 0 && number > 1 {
@@ -112,6 +116,8 @@ struct State {
     frames: u64,
     /// Intact snapshots.
     snapshots: u64,
+    /// The first damage, as a sentence.
+    damage: Option<String>,
 }
 
 #[derive(Debug)]
@@ -345,6 +351,9 @@ impl Scan<'_> {
                 bytes = until - at,
                 "the log is damaged here; what was stored there is lost"
             );
+            state.damage.get_or_insert_with(|| {
+                format!("{} is damaged at byte {at}: {} bytes that were once durable cannot be read; restore the directory from a backup, or start with --serve-damaged-log, which tells readers what is lost", self.name, until - at)
+            });
             match step {
                 Step::BadBody(header, _) => state.apply(&header, None, self.segment.place(at as u32)),
                 // Nothing but shard state stands before the end of the first write.
