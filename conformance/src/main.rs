@@ -51,13 +51,20 @@ impl Language {
     }
 }
 
-/// Broken servers and the scenario that must notice.
+/// Broken servers and the scenario that must notice; every scenario is here.
 const BROKEN: &[(Fault, &str)] = &[
     (Fault::ForgetAppends, "every record comes back in order"),
-    (Fault::Duplicate, "every record comes back in order"),
     (Fault::Reorder, "order is kept over many batches"),
-    (Fault::DropAcks, "acknowledged records are not delivered again"),
     (Fault::Hang, "order is kept over many batches"),
+    (Fault::Duplicate, "compressed batches come back"),
+    (Fault::ForgetAppends, "empty, binary and non-ASCII contents come back"),
+    (Fault::WrongErrors, "errors carry kind and code"),
+    (Fault::DropAcks, "acknowledged records are not delivered again"),
+    (Fault::DropStamps, "lost replies neither lose nor double a record"),
+    (Fault::ForgetAppends, "broken connections neither lose nor double an append"),
+    (Fault::ForgetAppends, "a killed server loses nothing that was acknowledged"),
+    (Fault::ForgetAppends, "a consumer goes on after the server was killed"),
+    (Fault::ForgetAppends, "an append against a server that hangs ends and says what is unknown"),
 ];
 
 #[tokio::main]
@@ -98,6 +105,10 @@ async fn run(arguments: &Arguments) -> Result<usize> {
     }
     if arguments.broken {
         let adapter = Language::Rust.adapter(arguments.folder.clone())?;
+        for scenario in &scenarios {
+            let covered = BROKEN.iter().any(|(_, name)| *name == scenario.name);
+            anyhow::ensure!(covered, "no broken server is known that {:?} notices", scenario.name);
+        }
         for (fault, name) in BROKEN {
             let scenario = scenarios.iter().find(|scenario| scenario.name == *name);
             let scenario = scenario.with_context(|| format!("no scenario is called {name:?}"))?;

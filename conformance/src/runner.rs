@@ -15,8 +15,10 @@ const STREAM: &str = "conformance";
 const SUBSCRIPTION: &str = "conformance-reader";
 /// Bound on receiving what a step expects.
 const RECEIVE_WITHIN: Duration = Duration::from_secs(30);
+/// The same where it is expected not to come, because the server is broken.
+const RECEIVE_WITHIN_BROKEN: Duration = Duration::from_secs(5);
 
-/// Runs `scenario`; `broken` keeps a fault in place from the start, to see that the scenario notices.
+/// Runs `scenario`; `broken` makes the server a broken one, to see that the scenario notices.
 ///
 /// # Errors
 /// What did not hold.
@@ -24,7 +26,7 @@ pub async fn run(scenario: &Scenario, adapter: &AdapterCommand, broken: Option<F
     let folder = tempfile::tempdir()?;
     let options = ServerOptions::new(folder.path().join("data"));
     let server = ServerProcess::start(&options)?;
-    let proxy = RpcProxy::start(server.port()).await?;
+    let proxy = RpcProxy::start_broken(server.port(), broken.unwrap_or(Fault::None)).await?;
     let mut run = Run {
         adapter: Adapter::start(adapter)?,
         options: ServerOptions { port: server.port(), ..options },
@@ -33,10 +35,8 @@ pub async fn run(scenario: &Scenario, adapter: &AdapterCommand, broken: Option<F
         history: History::default(),
         appended: 0,
         started: Vec::new(),
+        receive_within: if broken.is_some() { RECEIVE_WITHIN_BROKEN } else { RECEIVE_WITHIN },
     };
-    if let Some(fault) = broken {
-        run.proxy.set(fault);
-    }
     run.adapter.done(&json!({ "do": "connect", "url": run.proxy.url() })).await?;
     run.adapter.done(&json!({ "do": "create_stream", "stream": STREAM, "shards": scenario.shards })).await?;
     let subscription = json!({
@@ -61,6 +61,7 @@ struct Run {
     history: History,
     appended: usize,
     started: Vec<(String, Vec<u8>)>,
+    receive_within: Duration,
 }
 
 impl Run {
@@ -153,11 +154,15 @@ impl Run {
     }
 
     async fn receive(&mut self, records: usize, ack: bool) -> Result<()> {
-        let end = Instant::now() + RECEIVE_WITHIN;
+        let end = Instant::now() + self.receive_within;
         let mut received = 0;
         while received < records {
             let left = end.saturating_duration_since(Instant::now());
-            ensure!(!left.is_zero(), "{received} of {records} records arrived within {RECEIVE_WITHIN:?}");
+            ensure!(
+                !left.is_zero(),
+                "{received} of {records} records arrived within {:?}",
+                self.receive_within
+            );
             received += self.receive_batch(left.as_millis() as u64, ack).await?;
         }
         Ok(())

@@ -7,7 +7,7 @@ use crate::messages::MessageBody;
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use hstreamdb_proto::api;
+use hstreamdb_proto::{api, metadata};
 use prost::Message;
 use std::{
     collections::VecDeque,
@@ -42,6 +42,10 @@ pub enum Fault {
     Reorder,
     /// Every delivered batch arrives twice.
     Duplicate,
+    /// Producer stamps never reach the server, which therefore stores a repeat again.
+    DropStamps,
+    /// Whatever the server refuses is refused with an error of another class.
+    WrongErrors,
 }
 
 /// A running proxy, stopped on drop.
@@ -56,6 +60,8 @@ pub struct RpcProxy {
 #[derive(Debug)]
 struct Shared {
     fault: Mutex<Fault>,
+    /// Stays whatever `fault` becomes.
+    broken: Fault,
     /// Method, and the status it is answered with.
     canned: Mutex<Option<(String, Status)>>,
     port: u16,
@@ -88,9 +94,18 @@ impl RpcProxy {
     /// # Errors
     /// When no port can be opened.
     pub async fn start(upstream_port: u16) -> Result<RpcProxy> {
+        RpcProxy::start_broken(upstream_port, Fault::None).await
+    }
+
+    /// A proxy that makes a broken server of the one behind it for good; [`RpcProxy::set`] adds to that.
+    ///
+    /// # Errors
+    /// As [`RpcProxy::start`].
+    pub async fn start_broken(upstream_port: u16, broken: Fault) -> Result<RpcProxy> {
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let port = listener.local_addr()?.port();
-        let shared = Arc::new(Shared { fault: Mutex::new(Fault::None), canned: Mutex::new(None), port });
+        let shared =
+            Arc::new(Shared { fault: Mutex::new(Fault::None), broken, canned: Mutex::new(None), port });
         let (cut, cuts) = watch::channel(0);
         // Lazy: the server may be down now and back later.
         let channel = tonic::transport::Endpoint::from_shared(format!("http://127.0.0.1:{upstream_port}"))
@@ -171,15 +186,36 @@ impl Service<Request> for Proxy {
 }
 
 impl Proxy {
-    async fn pass(&mut self, request: Request) -> Result<Response, tonic::transport::Error> {
+    async fn pass(&mut self, mut request: Request) -> Result<Response, tonic::transport::Error> {
         let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
         let canned =
             self.shared.canned().as_ref().filter(|(of, _)| *of == method).map(|(_, status)| status.clone());
         if let Some(status) = canned {
             return Ok(status.into_http());
         }
-        let fault = *self.shared.fault();
-        match (method.as_str(), fault) {
+        if self.shared.broken == Fault::DropStamps {
+            for key in [metadata::PRODUCER_ID, metadata::PRODUCER_EPOCH, metadata::PRODUCER_SEQUENCE] {
+                request.headers_mut().remove(key);
+            }
+        }
+        let response = self.pass_faulty(&method, request).await?;
+        let refused = response.headers().get("grpc-status").is_some_and(|status| status != "0");
+        if refused && self.shared.broken == Fault::WrongErrors {
+            return Ok(Status::internal("something went wrong").into_http());
+        }
+        Ok(response)
+    }
+
+    async fn pass_faulty(
+        &mut self,
+        method: &str,
+        request: Request,
+    ) -> Result<Response, tonic::transport::Error> {
+        let fault = match self.shared.broken {
+            Fault::None | Fault::DropStamps | Fault::WrongErrors => *self.shared.fault(),
+            broken => broken,
+        };
+        match (method, fault) {
             ("Append", Fault::Hang) => std::future::pending().await,
             ("Append", Fault::ForgetAppends) => Ok(forget(request)),
             ("Append", _) => {
