@@ -11,6 +11,31 @@ pub const CAPABILITIES: &str = "x-hstream-capabilities";
 /// Capability: the server deduplicates and orders appends by producer id, epoch and per-shard sequence.
 pub const CAPABILITY_PRODUCER_SEQUENCE: &str = "producer-sequence";
 
+/// Capability: the server tells a consumer that asks which acknowledgements are durable.
+pub const CAPABILITY_ACK_CONFIRMATION: &str = "ack-confirmation";
+
+/// Capability: the server takes a policy of redelivery with a subscription.
+pub const CAPABILITY_SUBSCRIPTION_POLICY: &str = "subscription-policy";
+
+/// `StreamingFetch` request metadata: `1` when the consumer wants messages without a record whose ids are durable
+/// checkpoints.
+pub const ACK_CONFIRMATION: &str = "x-hstream-ack-confirmation";
+
+/// `StreamingFetch` response metadata: decimal `u64` that changes whenever the subscription is another one of the
+/// same name or was moved to another position. Acknowledgements given under another value mean nothing.
+pub const SUBSCRIPTION_INCARNATION: &str = "x-hstream-subscription-incarnation";
+
+/// `CreateSubscription` request metadata: `true` or `false`; whether what a departed consumer has not acknowledged
+/// goes to others at once.
+pub const REDELIVER_ON_DISCONNECT: &str = "x-hstream-redeliver-on-disconnect";
+
+/// `CreateSubscription` request metadata: decimal `u32`; deliveries of a record before it goes to the dead-letter
+/// stream.
+pub const MAX_DELIVERIES: &str = "x-hstream-max-deliveries";
+
+/// `CreateSubscription` request metadata: UTF-8 name of the dead-letter stream.
+pub const DEAD_LETTER_STREAM: &str = "x-hstream-dead-letter-stream-bin";
+
 /// `Append` request metadata: producer id, 32 lower-case hexadecimal digits, never all zero.
 pub const PRODUCER_ID: &str = "x-hstream-producer-id";
 

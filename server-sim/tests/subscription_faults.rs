@@ -7,7 +7,7 @@ use hstream_server::store::disk::FaultDisk;
 use hstream_server::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use hstream_server::store::{Lsn, NewBatch, ShardId};
 use hstream_server::stream::{NewStream, Streams};
-use hstream_server::subscription::{Fetch, Subscriptions};
+use hstream_server::subscription::{Caller, Fetch, Position, Subscriptions};
 use hstreamdb_proto::api::*;
 use prost::Message as _;
 use std::collections::BTreeSet;
@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -51,7 +52,7 @@ impl Stack {
             max_unacked_records: 100,
             ..Default::default()
         };
-        create(&stack.subscriptions, subscription).await.unwrap();
+        create(&stack.subscriptions, &MetadataMap::new(), subscription).await.unwrap();
         (stack, stream.shards[0].id)
     }
 
@@ -70,7 +71,7 @@ impl Stack {
         let first = StreamingFetchRequest { subscription_id: id.into(), consumer_name: name.into(), ack_ids };
         requests.send(Ok(first)).await.unwrap();
         let receiver = ReceiverStream::new(receiver);
-        let fetch = streaming_fetch(&self.subscriptions, receiver, String::new(), String::new()).await;
+        let fetch = streaming_fetch(&self.subscriptions, receiver, Caller::default()).await;
         Consumer { requests, responses: fetch.unwrap() }
     }
 
@@ -215,7 +216,7 @@ async fn nothing_is_lost_while_consumers_come_and_go() {
         max_unacked_records: 20,
         ..Default::default()
     };
-    create(&stack.subscriptions, impatient).await.unwrap();
+    create(&stack.subscriptions, &MetadataMap::new(), impatient).await.unwrap();
     let stack = Arc::new(stack);
     let appender = tokio::spawn({
         let stack = stack.clone();
@@ -271,4 +272,69 @@ async fn nothing_is_lost_while_consumers_come_and_go() {
     patient.finish().await.unwrap();
     assert_eq!(committed(), last);
     assert_eq!(acked.into_iter().collect::<Vec<_>>(), appended);
+}
+
+#[tokio::test]
+async fn a_moved_subscription_starts_there_also_after_a_power_loss() {
+    let disk = FaultDisk::new();
+    let (stack, shard) = Stack::fresh(&disk).await;
+    let mut lsns = Vec::new();
+    for _ in 0..4 {
+        lsns.push(stack.append(shard).await);
+    }
+    let mut consumer = stack.attach(vec![]).await;
+    for _ in 0..4 {
+        let id = consumer.next().await;
+        consumer.ack(id).await;
+    }
+    consumer.finish().await.unwrap();
+    let lag = stack.subscriptions.lag("sub").await.unwrap();
+    assert_eq!((lag[0].committed, lag[0].tail, lag[0].batches), (lsns[3], lsns[3], 0));
+
+    let record = Position::Record(RecordId { shard_id: shard, batch_id: lsns[1], batch_index: 0 });
+    stack.subscriptions.seek("sub", record, false).await.unwrap();
+    let stack = Stack::open(&disk.crash()).await;
+    assert_eq!(stack.subscriptions.lag("sub").await.unwrap()[0].batches, 3);
+    let mut consumer = stack.attach(vec![]).await;
+    assert_eq!(consumer.next().await.batch_id, lsns[1]);
+    let lag = stack.subscriptions.lag("sub").await.unwrap();
+    assert_eq!((lag[0].batches, lag[0].committed), (3, lsns[0]));
+
+    // Old acknowledgements mean nothing to the moved subscription.
+    let other = RecordId { shard_id: shard + 1, batch_id: lsns[1], batch_index: 0 };
+    for position in [Position::Earliest, Position::Record(other)] {
+        assert!(stack.subscriptions.seek("sub", position, false).await.is_err(), "a consumer is attached");
+    }
+    stack.subscriptions.seek("sub", Position::Earliest, true).await.unwrap();
+    let end = consumer.finish().await.unwrap_err();
+    assert_eq!(end.code(), Code::Unavailable, "so that it comes back");
+    let mut consumer = stack.attach(vec![]).await;
+    assert_eq!(consumer.next().await.batch_id, lsns[0]);
+    consumer.finish().await.unwrap();
+
+    stack.subscriptions.seek("sub", Position::Latest, false).await.unwrap();
+    let lsn = stack.append(shard).await;
+    let mut consumer = stack.attach(vec![]).await;
+    assert_eq!(consumer.next().await.batch_id, lsn);
+    consumer.finish().await.unwrap();
+    stack.subscriptions.seek("sub", Position::Time(0), false).await.unwrap();
+    let mut consumer = stack.attach(vec![]).await;
+    assert_eq!(consumer.next().await.batch_id, lsns[0]);
+}
+
+#[tokio::test]
+async fn a_subscription_that_cannot_be_moved_stays_where_it_is() {
+    let disk = FaultDisk::new();
+    let (stack, shard) = Stack::fresh(&disk).await;
+    let lsns = [stack.append(shard).await, stack.append(shard).await];
+    let mut consumer = stack.attach(vec![]).await;
+    let id = consumer.next().await;
+    consumer.ack(id).await;
+    consumer.finish().await.unwrap();
+    disk.fail_sync(0);
+    assert!(stack.subscriptions.seek("sub", Position::Earliest, false).await.is_err());
+    let stack = Stack::open(&disk.crash()).await;
+    let mut consumer = stack.attach(vec![]).await;
+    let first = consumer.next().await.batch_id;
+    assert_eq!(first, lsns[1]);
 }

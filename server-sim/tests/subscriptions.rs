@@ -7,93 +7,17 @@ use hstreamdb_proto::compression::{compress, decompress};
 use prost::Message as _;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
+use support::consumer::{Consumer, subscription};
 use support::*;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 
 fn body(code: i32, class: &str, extra: Value) -> Option<(i32, String, Value)> {
     Some((code, class.to_owned(), extra))
 }
 
-fn subscription(id: &str, stream_name: &str, offset: SpecialOffset) -> Subscription {
-    Subscription {
-        subscription_id: id.into(),
-        stream_name: stream_name.into(),
-        ack_timeout_seconds: 600,
-        max_unacked_records: 10_000,
-        offset: offset as i32,
-        creation_time: None,
-    }
-}
-
 async fn subscribe(client: &mut Client, id: &str, stream_name: &str) {
     let subscription = subscription(id, stream_name, SpecialOffset::Earliest);
     client.create_subscription(subscription).await.expect("subscription is created");
-}
-
-fn fetch_request(id: &str, name: &str, ack_ids: Vec<RecordId>) -> StreamingFetchRequest {
-    StreamingFetchRequest { subscription_id: id.into(), consumer_name: name.into(), ack_ids }
-}
-
-/// One attached consumer.
-struct Consumer {
-    requests: Option<mpsc::Sender<StreamingFetchRequest>>,
-    responses: Streaming<StreamingFetchResponse>,
-}
-
-impl Consumer {
-    async fn attach(client: &Client, id: &str, name: &str) -> Result<Consumer, Status> {
-        let (requests, receiver) = mpsc::channel(16);
-        requests.send(fetch_request(id, name, vec![])).await.unwrap();
-        let call = client.clone().streaming_fetch(ReceiverStream::new(receiver)).await?;
-        Ok(Consumer { requests: Some(requests), responses: call.into_inner() })
-    }
-
-    async fn next(&mut self) -> ReceivedRecord {
-        let message =
-            tokio::time::timeout(DEADLINE, self.responses.message()).await.expect("a batch arrives");
-        message.unwrap().expect("the call goes on").received_records.unwrap()
-    }
-
-    /// Nothing comes for a moment.
-    async fn silent(&mut self) {
-        let moment = tokio::time::timeout(Duration::from_millis(150), self.responses.message()).await;
-        assert!(moment.is_err(), "{moment:?}");
-    }
-
-    async fn ack(&self, ack_ids: Vec<RecordId>) {
-        self.requests.as_ref().unwrap().send(fetch_request("", "", ack_ids)).await.unwrap();
-    }
-
-    /// Next batch, acknowledged; its payloads.
-    async fn take(&mut self) -> Vec<String> {
-        let received = self.next().await;
-        self.ack(received.record_ids.clone()).await;
-        payloads(&[received])
-    }
-
-    /// Closes this side; the server has to end the call with OK.
-    async fn finish(mut self) {
-        self.requests = None;
-        let end = async { while self.responses.message().await.unwrap().is_some() {} };
-        tokio::time::timeout(DEADLINE, end).await.expect("the call ends");
-    }
-
-    /// How the server ends the call.
-    async fn end(&mut self) -> Result<(), Status> {
-        tokio::time::timeout(DEADLINE, async {
-            loop {
-                match self.responses.message().await {
-                    Ok(Some(_)) => {}
-                    Ok(None) => return Ok(()),
-                    Err(status) => return Err(status),
-                }
-            }
-        })
-        .await
-        .expect("the call ends")
-    }
 }
 
 async fn delete(client: &mut Client, id: &str, force: bool) -> Result<(), Status> {

@@ -12,15 +12,16 @@ mod trim;
 
 use crate::error::{Result, ServerError};
 use crate::node::NodeContext;
+use crate::subscription::Caller;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use hstreamdb_proto::api::h_stream_api_server::HStreamApi;
 use hstreamdb_proto::{api as wire, metadata};
 use serde_json::Value;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use tokio::sync::mpsc;
-use tonic::metadata::MetadataValue;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 /// Implements the service over a node.
@@ -66,9 +67,15 @@ async fn to_the_end<T: Send + 'static>(
 
 /// Announces what this server does beyond the published protocol.
 fn announce<T>(mut response: Response<T>) -> Response<T> {
-    response
-        .metadata_mut()
-        .insert(metadata::CAPABILITIES, MetadataValue::from_static(metadata::CAPABILITY_PRODUCER_SEQUENCE));
+    static CAPABILITIES: LazyLock<MetadataValue<Ascii>> = LazyLock::new(|| {
+        let names = [
+            metadata::CAPABILITY_PRODUCER_SEQUENCE,
+            metadata::CAPABILITY_ACK_CONFIRMATION,
+            metadata::CAPABILITY_SUBSCRIPTION_POLICY,
+        ];
+        MetadataValue::try_from(names.join(",")).unwrap_or_else(|_| MetadataValue::from_static(""))
+    });
+    response.metadata_mut().insert(metadata::CAPABILITIES, CAPABILITIES.clone());
     response
 }
 
@@ -94,9 +101,10 @@ fn responses<T: Send + 'static>(
 
 async fn create_subscription(
     node: &Arc<NodeContext>,
-    request: wire::Subscription,
-) -> Result<wire::Subscription> {
-    subscription::create(&node.subscriptions, request).await
+    request: Request<wire::Subscription>,
+) -> Result<Response<wire::Subscription>> {
+    let (keys, _, request) = request.into_parts();
+    subscription::create(&node.subscriptions, &keys, request).await.map(Response::new)
 }
 
 async fn delete_subscription(
@@ -109,14 +117,20 @@ async fn delete_subscription(
 async fn fetch(
     node: &Arc<NodeContext>,
     request: Request<Streaming<wire::StreamingFetchRequest>>,
-) -> Result<BoxStream<'static, Result<wire::StreamingFetchResponse, Status>>> {
+) -> Result<Response<BoxStream<'static, Result<wire::StreamingFetchResponse, Status>>>> {
     let uri = request.remote_addr().map(|address| address.to_string()).unwrap_or_default();
-    let agent =
-        request.metadata().get("user-agent").and_then(|agent| agent.to_str().ok()).unwrap_or_default();
-    let agent = agent.to_owned();
-    let responses =
-        subscription::streaming_fetch(&node.subscriptions, request.into_inner(), uri, agent).await?;
-    Ok(responses.boxed())
+    let keys = request.metadata();
+    let text = |key: &str| keys.get(key).and_then(|value| value.to_str().ok());
+    let caller = Caller {
+        uri,
+        user_agent: text("user-agent").unwrap_or_default().to_owned(),
+        confirm: text(metadata::ACK_CONFIRMATION) == Some("1"),
+    };
+    let fetch = subscription::streaming_fetch(&node.subscriptions, request.into_inner(), caller).await?;
+    let incarnation = fetch.incarnation();
+    let mut response = announce(Response::new(fetch.boxed()));
+    response.metadata_mut().insert(metadata::SUBSCRIPTION_INCARNATION, incarnation.into());
+    Ok(response)
 }
 
 macro_rules! service {
@@ -156,10 +170,7 @@ macro_rules! service {
                     &self,
                     request: Request<$stream_request>,
                 ) -> Result<Response<Self::$stream_type>, Status> {
-                    $stream_handler(&self.node, request)
-                        .await
-                        .map(|stream| announce(Response::new(stream)))
-                        .map_err(status)
+                    $stream_handler(&self.node, request).await.map_err(status)
                 }
             )*
             $(
@@ -200,7 +211,6 @@ service! {
             = cluster::lookup_shard_reader;
         send_admin_command(AdminCommandRequest) -> wire::AdminCommandResponse = cluster::admin_command;
         get_stats(GetStatsRequest) -> wire::GetStatsResponse = stats::get;
-        create_subscription(Subscription) -> wire::Subscription = create_subscription;
         delete_subscription(DeleteSubscriptionRequest) -> () = delete_subscription;
     }
     subscriptions {
@@ -214,6 +224,7 @@ service! {
     }
     whole {
         append(wire::AppendRequest) -> wire::AppendResponse = append::append;
+        create_subscription(wire::Subscription) -> wire::Subscription = create_subscription;
         echo(wire::EchoRequest) -> wire::EchoResponse = cluster::echo;
         describe_cluster(()) -> wire::DescribeClusterResponse = cluster::describe;
     }

@@ -1,6 +1,6 @@
 //! Streaming reads.
 
-use super::responses;
+use super::{announce, responses};
 use crate::error::{Class, Result, ServerError};
 use crate::node::NodeContext;
 use crate::reader::{Offset, ReadPlan, ShardRange, by_key as key_reader, run};
@@ -9,9 +9,9 @@ use futures::stream::BoxStream;
 use hstreamdb_proto::api as wire;
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
-type Responses<T> = BoxStream<'static, Result<T, Status>>;
+type Responses<T> = Response<BoxStream<'static, Result<T, Status>>>;
 
 /// Responses that wait for a slow client; each may take 4 MiB.
 const BUFFERED_RESPONSES: usize = 1;
@@ -76,7 +76,7 @@ pub(super) async fn by_key(
         node.stop.clone(),
         sender,
     ));
-    Ok(responses(receiver))
+    Ok(announce(Response::new(responses(receiver))))
 }
 
 fn start<R: Send + 'static>(
@@ -86,7 +86,7 @@ fn start<R: Send + 'static>(
 ) -> Responses<R> {
     let (sender, receiver) = mpsc::channel(BUFFERED_RESPONSES);
     tokio::spawn(run(node.log.clone(), plan, node.stop.clone(), sender, respond));
-    responses(receiver)
+    announce(Response::new(responses(receiver)))
 }
 
 /// Plain text and INTERNAL for an unknown stream, as published servers answer these calls.

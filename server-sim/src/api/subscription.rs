@@ -2,7 +2,7 @@
 
 use crate::error::{Class, Result, ServerError};
 use crate::stream::check_name;
-use crate::subscription::{Fetch, NewSubscription, Subscriptions};
+use crate::subscription::{Caller, Fetch, NewSubscription, PolicyChange, Subscriptions};
 use futures::{Stream, StreamExt as _};
 use hstreamdb_proto::api::{
     CheckSubscriptionExistRequest, CheckSubscriptionExistResponse, DeleteSubscriptionRequest,
@@ -10,26 +10,63 @@ use hstreamdb_proto::api::{
     ListSubscriptionsRequest, ListSubscriptionsResponse, ListSubscriptionsWithPrefixRequest,
     StreamingFetchRequest, Subscription, SubscriptionOffset,
 };
+use hstreamdb_proto::metadata;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::Status;
+use tonic::metadata::MetadataMap;
 
 /// Longest wait for the first message of a fetch.
 const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `CreateSubscription`: the request plus its creation time.
-pub async fn create(subscriptions: &Arc<Subscriptions>, request: Subscription) -> Result<Subscription> {
+pub async fn create(
+    subscriptions: &Arc<Subscriptions>,
+    keys: &MetadataMap,
+    request: Subscription,
+) -> Result<Subscription> {
     check_name(Class::InvalidSubscriptionId, &request.subscription_id)?;
     check_name(Class::InvalidStreamName, &request.stream_name)?;
+    let policy = policy(keys)?;
     let new = NewSubscription {
         id: request.subscription_id,
         stream_name: request.stream_name,
         ack_timeout_secs: request.ack_timeout_seconds,
         max_unacked: request.max_unacked_records,
         offset: request.offset,
+        policy,
     };
     let definition = subscriptions.create(new).await?;
     Ok(definition.to_wire(&definition.stream_name))
+}
+
+/// What the request's metadata ask for beyond the message.
+fn policy(keys: &MetadataMap) -> Result<PolicyChange> {
+    let malformed = |key: &str, form: &str| {
+        ServerError::new(Class::InvalidRequest, format!("metadata {key} must be {form}"))
+    };
+    let redeliver_on_disconnect =
+        match keys.get(metadata::REDELIVER_ON_DISCONNECT).map(|value| value.as_bytes()) {
+            None => None,
+            Some(b"true") => Some(true),
+            Some(b"false") => Some(false),
+            Some(_) => return Err(malformed(metadata::REDELIVER_ON_DISCONNECT, "true or false")),
+        };
+    let limit = keys.get(metadata::MAX_DELIVERIES).map(|value| value.to_str().ok()?.parse().ok());
+    let max_deliveries = match limit {
+        Some(None) => return Err(malformed(metadata::MAX_DELIVERIES, "a decimal number below 2^32")),
+        Some(limit) => limit,
+        None => None,
+    };
+    let name = keys.get_bin(metadata::DEAD_LETTER_STREAM).map(|value| value.to_bytes());
+    let dead_letter_stream = match name {
+        None => None,
+        Some(name) => {
+            let name = name.ok().and_then(|name| String::from_utf8(name.to_vec()).ok());
+            Some(name.ok_or_else(|| malformed(metadata::DEAD_LETTER_STREAM, "a stream's name in UTF-8"))?)
+        }
+    };
+    Ok(PolicyChange { redeliver_on_disconnect, max_deliveries, dead_letter_stream })
 }
 
 /// `GetSubscription`: as created, with the durable checkpoints.
@@ -94,13 +131,11 @@ pub async fn delete(subscriptions: &Arc<Subscriptions>, request: DeleteSubscript
 
 /// `StreamingFetch`: the first message names subscription and consumer, later ones acknowledge.
 ///
-/// `uri` and `user_agent` are what `ListConsumers` shows. The returned stream ends with OK after the consumer
-/// closed its side and everything it acknowledged is durable.
+/// The returned stream ends with OK after the consumer closed its side and everything it acknowledged is durable.
 pub async fn streaming_fetch<S>(
     subscriptions: &Arc<Subscriptions>,
     mut requests: S,
-    uri: String,
-    user_agent: String,
+    caller: Caller,
 ) -> Result<Fetch>
 where
     S: Stream<Item = Result<StreamingFetchRequest, Status>> + Send + Unpin + 'static,
@@ -114,5 +149,5 @@ where
             return Err(ServerError::new(Class::StreamReadError, text));
         }
     };
-    subscriptions.fetch(first, requests, uri, user_agent).await
+    subscriptions.fetch(first, requests, caller).await
 }

@@ -1,15 +1,21 @@
 //! What one shard of a subscription has delivered and not yet seen acknowledged.
 //!
-//! Only batches in flight are kept. Each remembers the LSN delivered just before it, so the complete prefix
-//! ends right before the oldest batch in flight: whatever lies between two batches in flight is done and costs
-//! nothing, however many millions of records that is. A batch keeps its open indexes as ranges, so the
-//! whole window is bounded by the number of unacknowledged records, never by what was acknowledged.
+//! Batches in flight lie in one row in LSN order, 56 bytes each; a batch keeps its open records only while some
+//! of them are acknowledged. What is done between two batches in flight leaves the row once it makes up half
+//! of it: each batch remembers the LSN delivered just before it, so the complete prefix still ends right before
+//! the oldest one, however many millions of records behind it are done. Deadlines are a queue, because almost
+//! every one is later than all before it; those that are not stand aside.
 
 use super::ConsumerId;
+use super::open_records::OpenRecords;
 use crate::store::Lsn;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
+use std::time::Duration;
 use tokio::time::Instant;
+
+/// Slots and queued deadlines that may be stale without being cleared away, on top of as many as are not.
+const STALE: usize = 64;
 
 /// To whom a batch went, and as which of that consumer's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,50 +24,75 @@ pub(super) struct Delivery {
     pub(super) message: u64,
 }
 
+/// Nanoseconds since the window was made; half the size of an `Instant` and good for 584 years.
+type Tick = u64;
+
 #[derive(Debug)]
-struct InFlight {
+struct Slot {
+    lsn: Lsn,
     /// LSN delivered or skipped just before this batch.
     before: Lsn,
-    records: u32,
-    open: u32,
-    /// Unacknowledged indexes as start -> end (exclusive); none while all of them are.
-    gaps: Option<BTreeMap<u32, u32>>,
-    due: Due,
     last: Delivery,
+    deadline: Tick,
+    records: u32,
+    /// Records not acknowledged; 0 for a batch that is done.
+    open: u32,
+    /// Times it went out.
+    deliveries: u32,
 }
 
-/// A deadline, and a number that makes it unique and keeps equal ones in order.
-type Due = (Instant, u64);
+/// What one consumer has.
+#[derive(Debug, Default)]
+struct Held {
+    batches: usize,
+    records: u64,
+}
 
 /// Window of one shard; see the module.
 #[derive(Debug)]
 pub(super) struct AckWindow {
-    in_flight: BTreeMap<Lsn, InFlight>,
-    due: BTreeMap<Due, Lsn>,
-    /// Batches in flight by the consumer that got them last.
-    held: HashMap<ConsumerId, usize>,
+    /// The first one is in flight; later ones may be done.
+    slots: VecDeque<Slot>,
+    /// Slots that are done.
+    done: usize,
+    /// Open records of the batches of which some are acknowledged.
+    partly: HashMap<Lsn, OpenRecords>,
+    /// Deadlines in order; one that is not its slot's (any more) is stale.
+    queue: VecDeque<(Tick, Lsn)>,
+    /// Deadlines earlier than one given before them. Never stale.
+    aside: BTreeSet<(Tick, Lsn)>,
+    /// By the consumer that got a batch last.
+    held: HashMap<ConsumerId, Held>,
     /// Last LSN delivered or skipped.
     position: Lsn,
     unacked: u64,
-    next_due: u64,
+    epoch: Instant,
 }
 
 impl AckWindow {
     /// A window in which everything up to and including `done` is acknowledged.
-    pub(super) fn new(done: Lsn) -> Self {
+    pub(super) fn new(done: Lsn, now: Instant) -> Self {
         AckWindow {
-            in_flight: BTreeMap::new(),
-            due: BTreeMap::new(),
+            slots: VecDeque::new(),
+            done: 0,
+            partly: HashMap::new(),
+            queue: VecDeque::new(),
+            aside: BTreeSet::new(),
             held: HashMap::new(),
             position: done,
             unacked: 0,
-            next_due: 0,
+            epoch: now,
         }
     }
 
     /// Everything up to and including this LSN is acknowledged. Never moves back.
     pub(super) fn committed(&self) -> Lsn {
-        self.in_flight.first_key_value().map_or(self.position, |(_, batch)| batch.before)
+        self.slots.front().map_or(self.position, |slot| slot.before)
+    }
+
+    /// Everything up to and including this LSN was delivered or skipped.
+    pub(super) fn position(&self) -> Lsn {
+        self.position
     }
 
     /// Records in flight.
@@ -71,7 +102,7 @@ impl AckWindow {
 
     /// Batches in flight.
     pub(super) fn batches(&self) -> usize {
-        self.in_flight.len()
+        self.slots.len() - self.done
     }
 
     /// Notes a batch on its way for the first time. Ignored unless it lies beyond everything delivered.
@@ -83,10 +114,11 @@ impl AckWindow {
         if records == 0 {
             return;
         }
-        let due = self.schedule(lsn, deadline);
-        let batch = InFlight { before, records, open: records, gaps: None, due, last: to };
-        self.in_flight.insert(lsn, batch);
-        *self.held.entry(to.consumer).or_default() += 1;
+        let deadline = self.tick(deadline);
+        let slot = Slot { lsn, before, last: to, deadline, records, open: records, deliveries: 1 };
+        self.slots.push_back(slot);
+        self.queue_deadline(deadline, lsn);
+        self.take_hold(to.consumer, records);
         self.unacked += u64::from(records);
     }
 
@@ -95,86 +127,95 @@ impl AckWindow {
         self.position = self.position.max(lsn);
     }
 
-    /// Acknowledges one record; true if it was in flight and unacknowledged.
-    pub(super) fn ack(&mut self, lsn: Lsn, index: u32) -> bool {
-        let Some(batch) = self.in_flight.get_mut(&lsn) else { return false };
-        if index >= batch.records {
-            return false;
+    /// Acknowledges one record. If it was in flight and unacknowledged, says who had it.
+    pub(super) fn ack(&mut self, lsn: Lsn, index: u32) -> Option<ConsumerId> {
+        let at = self.find(lsn)?;
+        let slot = self.slots.get_mut(at)?;
+        if index >= slot.records {
+            return None;
         }
-        let whole = batch.records;
-        let gaps = batch.gaps.get_or_insert_with(|| BTreeMap::from([(0, whole)]));
-        let Some((&start, &end)) = gaps.range(..=index).next_back() else { return false };
-        if end <= index {
-            return false;
+        if slot.records > 1 {
+            let partly = self.partly.entry(lsn).or_insert_with(|| OpenRecords::all(slot.records));
+            if !partly.close(index, slot.records, slot.open) {
+                return None;
+            }
         }
-        if start == index {
-            gaps.remove(&start);
-        } else {
-            gaps.insert(start, index);
-        }
-        if index + 1 < end {
-            gaps.insert(index + 1, end);
-        }
-        batch.open -= 1;
+        slot.open -= 1;
         self.unacked -= 1;
-        if batch.open == 0 {
-            self.finish(lsn);
+        let (holder, done) = (slot.last.consumer, slot.open == 0);
+        self.let_go(holder, done, 1);
+        if done {
+            self.finish(at);
         }
-        true
+        Some(holder)
     }
 
-    /// Counts a batch as acknowledged; returns how many of its records were not.
-    pub(super) fn drop_batch(&mut self, lsn: Lsn) -> u64 {
-        let open = self.finish(lsn);
-        self.unacked -= open;
-        open
+    /// Counts a batch as acknowledged; says who had it and how many of its records were not.
+    pub(super) fn drop_batch(&mut self, lsn: Lsn) -> Option<(ConsumerId, u32)> {
+        let at = self.find(lsn)?;
+        let slot = self.slots.get_mut(at)?;
+        let (holder, open) = (slot.last.consumer, std::mem::take(&mut slot.open));
+        self.unacked -= u64::from(open);
+        self.let_go(holder, true, open);
+        self.finish(at);
+        Some((holder, open))
     }
 
     /// Unacknowledged indexes of a batch in flight.
     pub(super) fn open(&self, lsn: Lsn) -> Option<Vec<Range<u32>>> {
-        let batch = self.in_flight.get(&lsn)?;
-        Some(match &batch.gaps {
-            None => std::iter::once(0..batch.records).collect(),
-            Some(gaps) => gaps.iter().map(|(&start, &end)| start..end).collect(),
+        let slot = self.slots.get(self.find(lsn)?)?;
+        Some(match self.partly.get(&lsn) {
+            None => std::iter::once(0..slot.records).collect(),
+            Some(open) => open.ranges(),
         })
     }
 
     /// The consumer message a batch in flight last went out as.
     pub(super) fn last_delivery(&self, lsn: Lsn) -> Option<Delivery> {
-        self.in_flight.get(&lsn).map(|batch| batch.last)
+        self.slots.get(self.find(lsn)?).map(|slot| slot.last)
+    }
+
+    /// How often a batch in flight went out.
+    pub(super) fn deliveries(&self, lsn: Lsn) -> u32 {
+        self.find(lsn).and_then(|at| self.slots.get(at)).map_or(0, |slot| slot.deliveries)
     }
 
     /// The batch whose deadline passed first.
-    pub(super) fn first_due(&self, now: Instant) -> Option<Lsn> {
-        self.due.first_key_value().filter(|((deadline, _), _)| *deadline <= now).map(|(_, lsn)| *lsn)
+    pub(super) fn first_due(&mut self, now: Instant) -> Option<Lsn> {
+        let now = self.tick(now);
+        self.first_deadline().filter(|(deadline, _)| *deadline <= now).map(|(_, lsn)| lsn)
     }
 
-    /// The first deadline still ahead.
-    pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        self.due.range((now, u64::MAX)..).next().map(|((deadline, _), _)| *deadline)
+    /// The first deadline of all, passed or not.
+    pub(super) fn next_deadline(&mut self) -> Option<Instant> {
+        let (deadline, _) = self.first_deadline()?;
+        self.epoch.checked_add(Duration::from_nanos(deadline))
     }
 
     /// Gives a batch in flight another deadline.
     pub(super) fn postpone(&mut self, lsn: Lsn, deadline: Instant) {
-        let due = self.schedule(lsn, deadline);
-        match self.in_flight.get_mut(&lsn) {
-            Some(batch) => {
-                self.due.remove(&batch.due);
-                batch.due = due;
-            }
-            None => {
-                self.due.remove(&due);
-            }
-        }
+        let deadline = self.tick(deadline);
+        let Some(slot) = self.find(lsn).and_then(|at| self.slots.get_mut(at)) else { return };
+        let old = std::mem::replace(&mut slot.deadline, deadline);
+        self.aside.remove(&(old, lsn));
+        self.queue_deadline(deadline, lsn);
     }
 
-    /// Notes that a batch in flight went out again.
-    pub(super) fn redeliver(&mut self, lsn: Lsn, to: Delivery, deadline: Instant) {
+    /// Notes that a batch in flight went out again; says who had it and how many of its records are open.
+    pub(super) fn redeliver(
+        &mut self,
+        lsn: Lsn,
+        to: Delivery,
+        deadline: Instant,
+    ) -> Option<(ConsumerId, u32)> {
         self.postpone(lsn, deadline);
-        let Some(batch) = self.in_flight.get_mut(&lsn) else { return };
-        let from = std::mem::replace(&mut batch.last, to).consumer;
-        self.let_go(from);
-        *self.held.entry(to.consumer).or_default() += 1;
+        let slot = self.find(lsn).and_then(|at| self.slots.get_mut(at))?;
+        let from = std::mem::replace(&mut slot.last, to).consumer;
+        slot.deliveries = slot.deliveries.saturating_add(1);
+        let open = slot.open;
+        self.let_go(from, true, open);
+        self.take_hold(to.consumer, open);
+        Some((from, open))
     }
 
     /// Makes every batch due that went to `consumer` as message `from` or later, in LSN order.
@@ -182,14 +223,13 @@ impl AckWindow {
         if !self.held.contains_key(&consumer) {
             return;
         }
-        let unsent: Vec<Lsn> = self
-            .in_flight
-            .iter()
-            .filter(|(_, batch)| batch.last.consumer == consumer && batch.last.message >= from)
-            .map(|(lsn, _)| *lsn)
-            .collect();
-        for lsn in unsent {
-            self.postpone(lsn, now);
+        let now = self.tick(now);
+        for slot in &mut self.slots {
+            if slot.open > 0 && slot.last.consumer == consumer && slot.last.message >= from {
+                let old = std::mem::replace(&mut slot.deadline, now);
+                self.aside.remove(&(old, slot.lsn));
+                self.aside.insert((now, slot.lsn));
+            }
         }
     }
 
@@ -198,26 +238,86 @@ impl AckWindow {
         self.held.keys().copied()
     }
 
-    fn schedule(&mut self, lsn: Lsn, deadline: Instant) -> Due {
-        let due = (deadline, self.next_due);
-        self.next_due += 1;
-        self.due.insert(due, lsn);
-        due
+    /// Records in flight that went to `consumer` last.
+    pub(super) fn held_by(&self, consumer: ConsumerId) -> u64 {
+        self.held.get(&consumer).map_or(0, |held| held.records)
     }
 
-    /// Takes a batch out; returns how many of its records were open.
-    fn finish(&mut self, lsn: Lsn) -> u64 {
-        let Some(batch) = self.in_flight.remove(&lsn) else { return 0 };
-        self.due.remove(&batch.due);
-        self.let_go(batch.last.consumer);
+    fn tick(&self, at: Instant) -> Tick {
+        Tick::try_from(at.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(Tick::MAX)
+    }
+
+    /// Position of a batch in flight.
+    fn find(&self, lsn: Lsn) -> Option<usize> {
+        let at = self.slots.partition_point(|slot| slot.lsn < lsn);
+        self.slots.get(at).filter(|slot| slot.lsn == lsn && slot.open > 0).map(|_| at)
+    }
+
+    fn queue_deadline(&mut self, deadline: Tick, lsn: Lsn) {
+        if self.queue.back().is_some_and(|(last, _)| *last > deadline) {
+            self.aside.insert((deadline, lsn));
+            return;
+        }
+        self.queue.push_back((deadline, lsn));
+        if self.queue.len() > 2 * self.batches() + STALE {
+            let mut queue = std::mem::take(&mut self.queue);
+            queue.retain(|entry| self.is_current(entry));
+            self.queue = queue;
+        }
+    }
+
+    fn is_current(&self, (deadline, lsn): &(Tick, Lsn)) -> bool {
+        self.find(*lsn).and_then(|at| self.slots.get(at)).is_some_and(|slot| slot.deadline == *deadline)
+    }
+
+    fn first_deadline(&mut self) -> Option<(Tick, Lsn)> {
+        while let Some(first) = self.queue.front() {
+            if self.is_current(first) {
+                break;
+            }
+            self.queue.pop_front();
+        }
+        let candidates = [self.queue.front(), self.aside.first()];
+        candidates.into_iter().flatten().min().copied()
+    }
+
+    /// Clears away a batch of which nothing is open any more.
+    fn finish(&mut self, at: usize) {
+        if let Some(slot) = self.slots.get(at) {
+            self.partly.remove(&slot.lsn);
+            self.aside.remove(&(slot.deadline, slot.lsn));
+        }
+        self.done += 1;
+        while self.slots.front().is_some_and(|slot| slot.open == 0) {
+            self.slots.pop_front();
+            self.done -= 1;
+        }
+        if self.slots.is_empty() {
+            // Whatever is queued is stale, and what a burst needed is given back.
+            self.queue.clear();
+            self.queue.shrink_to(STALE);
+            self.slots.shrink_to(STALE);
+            self.partly.shrink_to(STALE);
+        }
         // The next batch in flight keeps its own `before`: everything between the two is done.
-        u64::from(batch.open)
+        if self.done > self.batches() + STALE {
+            self.slots.retain(|slot| slot.open > 0);
+            self.slots.shrink_to(2 * self.slots.len() + STALE);
+            self.done = 0;
+        }
     }
 
-    fn let_go(&mut self, consumer: ConsumerId) {
-        if let Some(count) = self.held.get_mut(&consumer) {
-            *count -= 1;
-            if *count == 0 {
+    fn take_hold(&mut self, consumer: ConsumerId, records: u32) {
+        let held = self.held.entry(consumer).or_default();
+        held.batches += 1;
+        held.records += u64::from(records);
+    }
+
+    fn let_go(&mut self, consumer: ConsumerId, batch: bool, records: u32) {
+        if let Some(held) = self.held.get_mut(&consumer) {
+            held.batches -= usize::from(batch);
+            held.records -= u64::from(records);
+            if held.batches == 0 {
                 self.held.remove(&consumer);
             }
         }
@@ -225,162 +325,4 @@ impl AckWindow {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::HashSet;
-    use std::time::Duration;
-
-    const A: Delivery = Delivery { consumer: ConsumerId(1), message: 0 };
-    const B: Delivery = Delivery { consumer: ConsumerId(2), message: 0 };
-
-    fn window(batches: &[(Lsn, u32)]) -> (AckWindow, Instant) {
-        let now = Instant::now();
-        let mut window = AckWindow::new(9);
-        for (lsn, records) in batches {
-            window.deliver(*lsn, *records, A, now);
-        }
-        (window, now)
-    }
-
-    #[test]
-    fn only_the_complete_prefix_is_committed() {
-        let (mut window, _) = window(&[(10, 1), (15, 2), (20, 1)]);
-        assert_eq!(window.committed(), 9);
-        assert!(window.ack(20, 0) && window.ack(15, 0));
-        assert_eq!(window.committed(), 9);
-        assert!(window.ack(10, 0));
-        assert_eq!(window.committed(), 10);
-        assert!(window.ack(15, 1));
-        assert_eq!(window.committed(), 20);
-        assert_eq!((window.unacked(), window.batches()), (0, 0));
-    }
-
-    #[test]
-    fn repeated_and_unknown_ids_change_nothing() {
-        let (mut window, _) = window(&[(10, 2), (15, 2)]);
-        assert!(window.ack(10, 1));
-        for (lsn, index) in [(10, 1), (10, 2), (10, u32::MAX), (11, 0), (9, 0), (u64::MAX, 0)] {
-            assert!(!window.ack(lsn, index), "{lsn} {index}");
-        }
-        assert_eq!(window.unacked(), 3);
-    }
-
-    #[test]
-    fn one_stuck_record_costs_one_entry_however_much_is_done_behind_it() {
-        let (mut window, now) = window(&[(10, 1)]);
-        for lsn in 11..100_000 {
-            window.deliver(lsn, 3, A, now);
-            for index in 0..3 {
-                assert!(window.ack(lsn, index));
-            }
-        }
-        assert_eq!((window.committed(), window.batches(), window.due.len()), (9, 1, 1));
-        assert!(window.ack(10, 0));
-        assert_eq!(window.committed(), 99_999);
-    }
-
-    #[test]
-    fn deadlines_expire_in_order_and_move_with_every_redelivery() {
-        let (mut window, now) = window(&[(10, 1), (11, 1)]);
-        let later = now + Duration::from_secs(5);
-        assert_eq!(window.first_due(now), Some(10));
-        window.redeliver(10, B, later);
-        assert_eq!(window.first_due(now), Some(11));
-        assert_eq!(window.next_deadline(now), Some(later));
-        window.postpone(11, later);
-        assert_eq!(window.first_due(now), None);
-        assert_eq!(window.first_due(later), Some(10));
-        assert_eq!(window.holders().collect::<HashSet<_>>(), [A.consumer, B.consumer].into());
-        window.ack(11, 0);
-        assert_eq!(window.holders().collect::<Vec<_>>(), [B.consumer]);
-    }
-
-    #[test]
-    fn batches_that_never_left_are_due_at_once() {
-        let now = Instant::now();
-        let later = now + Duration::from_secs(600);
-        let mut window = AckWindow::new(0);
-        for lsn in 1..=4 {
-            window.deliver(lsn, 1, Delivery { consumer: ConsumerId(1), message: lsn }, later);
-        }
-        window.expire(ConsumerId(1), 3, now);
-        assert_eq!(window.first_due(now), Some(3));
-        window.drop_batch(3);
-        assert_eq!(window.first_due(now), Some(4));
-        window.drop_batch(4);
-        assert_eq!(window.first_due(now), None);
-        assert_eq!(window.unacked(), 2);
-    }
-
-    #[test]
-    fn gaps_count_as_acknowledged() {
-        let (mut window, now) = window(&[(10, 1)]);
-        window.skip(30);
-        window.deliver(31, 1, A, now);
-        assert_eq!(window.committed(), 9);
-        assert_eq!(window.drop_batch(10), 1);
-        assert_eq!(window.committed(), 30);
-        window.ack(31, 0);
-        window.skip(40);
-        assert_eq!(window.committed(), 40);
-    }
-
-    proptest::proptest! {
-        /// Against a model that keeps every batch it ever saw.
-        #[test]
-        fn behaves_like_a_list_of_all_batches(
-            steps in proptest::collection::vec((0u8..4, 0u64..40, 0u32..5), 1..200)
-        ) {
-            let now = Instant::now();
-            let mut window = AckWindow::new(0);
-            let mut model: Vec<(Lsn, u32, HashSet<u32>)> = Vec::new();
-            let mut position = 0;
-            let mut committed_before = 0;
-            for (step, number, index) in steps {
-                match step {
-                    0 => {
-                        position += 1 + number % 3;
-                        let records = index + 1;
-                        window.deliver(position, records, A, now);
-                        model.push((position, records, HashSet::new()));
-                    }
-                    1 => {
-                        position += 1;
-                        window.skip(position);
-                        model.push((position, 0, HashSet::new()));
-                    }
-                    2 => {
-                        let known = model.iter_mut().find(|(lsn, records, _)| *lsn == number && index < *records);
-                        let fresh = known.is_some_and(|(_, _, acked)| acked.insert(index));
-                        proptest::prop_assert_eq!(window.ack(number, index), fresh);
-                    }
-                    _ => {
-                        let open = model.iter_mut().find(|(lsn, ..)| *lsn == number).map_or(0, |batch| {
-                            let open = batch.1 as usize - batch.2.len();
-                            batch.2.extend(0..batch.1);
-                            open as u64
-                        });
-                        proptest::prop_assert_eq!(window.drop_batch(number), open);
-                    }
-                }
-                let done = |batch: &&(Lsn, u32, HashSet<u32>)| batch.2.len() == batch.1 as usize;
-                let committed = model.iter().take_while(done).last().map_or(0, |batch| batch.0);
-                proptest::prop_assert_eq!(window.committed(), committed);
-                proptest::prop_assert!(committed >= committed_before);
-                committed_before = committed;
-                let unacked: usize = model.iter().map(|(_, records, acked)| *records as usize - acked.len()).sum();
-                proptest::prop_assert_eq!(window.unacked(), unacked as u64);
-                let open: Vec<Lsn> = model.iter().filter(|batch| !done(batch)).map(|batch| batch.0).collect();
-                proptest::prop_assert_eq!(window.in_flight.keys().copied().collect::<Vec<_>>(), open);
-                proptest::prop_assert_eq!(window.due.len(), window.in_flight.len());
-                proptest::prop_assert_eq!(window.held.values().sum::<usize>(), window.in_flight.len());
-                for (lsn, records, acked) in &model {
-                    let ranges = window.open(*lsn);
-                    let listed: Vec<u32> = ranges.into_iter().flatten().flatten().collect();
-                    let expected: Vec<u32> = (0..*records).filter(|i| !acked.contains(i)).collect();
-                    proptest::prop_assert_eq!(listed, expected);
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -25,6 +25,11 @@ impl Assignment {
         self.owners.get(&shard).copied()
     }
 
+    /// True if a consumer owns any shard.
+    pub(super) fn owns(&self, consumer: ConsumerId) -> bool {
+        self.owned.get(&consumer).is_some_and(|shards| !shards.is_empty())
+    }
+
     /// Adds a consumer; ids grow with arrival.
     pub(super) fn attach(&mut self, consumer: ConsumerId) {
         self.owned.entry(consumer).or_default();

@@ -1,5 +1,6 @@
 //! What is stored about a subscription, and under which keys.
 
+use super::policy::Policy;
 use crate::error::{Result, ServerError};
 use crate::store::{Lsn, ShardId};
 use crate::stream::StreamId;
@@ -22,7 +23,8 @@ const MIN_ACK_TIMEOUT: Duration = Duration::from_millis(100);
 pub struct Definition {
     /// Name, unique among subscriptions.
     pub id: String,
-    /// Chance; tells it from earlier and later subscriptions of the same name, whose checkpoints are not its.
+    /// Chance; tells it from earlier and later subscriptions of the same name, and from itself before it was
+    /// moved to another position: their checkpoints and acknowledgements are not its.
     pub incarnation: u64,
     /// The stream it reads, whatever that is called now.
     pub stream: StreamId,
@@ -38,6 +40,9 @@ pub struct Definition {
     pub created_ms: u64,
     /// First LSN to deliver per shard.
     pub start: BTreeMap<ShardId, Lsn>,
+    /// What it asks for beyond the published protocol.
+    #[serde(default)]
+    pub policy: Policy,
 }
 
 impl Definition {
@@ -109,8 +114,13 @@ mod tests {
             offset: 1,
             created_ms: 5,
             start: BTreeMap::from([(u64::MAX >> 1, 1_000_000_000_000_000_001)]),
+            policy: Policy { redeliver_on_disconnect: true, ..Policy::default() },
         };
         assert_eq!(Definition::decode("k", &definition.encode().unwrap()).unwrap(), definition);
+        let mut before_policies: serde_json::Value = serde_json::to_value(&definition).unwrap();
+        before_policies.as_object_mut().unwrap().remove("policy").unwrap();
+        let text = before_policies.to_string();
+        assert_eq!(Definition::decode("k", text.as_bytes()).unwrap().policy, Policy::default());
         assert_eq!(definition.ack_timeout(), MIN_ACK_TIMEOUT);
         let key = format!("{}42", definition.checkpoints());
         assert_eq!(Definition::parse_checkpoint(&key), Some((u64::MAX, 42)));

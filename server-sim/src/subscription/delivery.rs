@@ -13,7 +13,7 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 use std::ops::Range;
 
 /// Most bytes of content a batch may hold to be taken apart.
-const MAX_CONTENT: usize = 64 << 20;
+pub(super) const MAX_CONTENT: usize = 64 << 20;
 /// Most records of a batch that is delivered: as many ids as fit into a message. Appends are held to less, so
 /// this only keeps a damaged count from filling the memory.
 const MAX_RECORDS: u32 = (MESSAGE_BYTES / ID_BYTES) as u32;
@@ -58,7 +58,8 @@ pub(super) fn part(shard: ShardId, batch: &StoredBatch, open: &[Range<u32>]) -> 
     }
 }
 
-fn read(batch: &StoredBatch) -> Result<BatchedRecord, String> {
+/// The batch with its append time.
+pub(super) fn read(batch: &StoredBatch) -> Result<BatchedRecord, String> {
     if batch.records > MAX_RECORDS {
         return Err(format!("its {} records are more than the {MAX_RECORDS} a message holds", batch.records));
     }

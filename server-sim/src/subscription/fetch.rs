@@ -11,6 +11,17 @@ use std::task::{Context, Poll};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 
+/// Who opens a fetch.
+#[derive(Debug, Clone, Default)]
+pub struct Caller {
+    /// Where it calls from, as `ListConsumers` shows it.
+    pub uri: String,
+    /// Its software, as `ListConsumers` shows it.
+    pub user_agent: String,
+    /// Whether it asked to be told which checkpoints are durable.
+    pub confirm: bool,
+}
+
 /// Response stream of a consumer; dropping it detaches the consumer.
 #[derive(Debug)]
 pub struct Fetch {
@@ -25,6 +36,11 @@ pub struct Fetch {
 impl Fetch {
     pub(super) fn new(live: Arc<Live>, id: ConsumerId, outbox: Arc<Outbox>) -> Self {
         Fetch { live, id, outbox, over: false, _gone: None }
+    }
+
+    /// Incarnation of the subscription: acknowledgements given under another one mean nothing to it.
+    pub fn incarnation(&self) -> u64 {
+        self.live.incarnation()
     }
 
     /// Takes the consumer's acknowledgements from `first` and then from `requests` until the consumer closes

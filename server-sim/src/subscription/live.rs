@@ -1,22 +1,20 @@
 //! A subscription that has had consumers since this process started.
 //!
-//! One task delivers, one writes checkpoints; both end with the subscription. After the last consumer left,
-//! everything stays as it is and the next consumer continues.
+//! One task delivers (`dispatch`), one writes checkpoints; both end with the subscription. After the last consumer
+//! left, everything stays as it is and the next consumer continues.
 
 use super::ConsumerId;
 use super::definition::Definition;
-use super::delivery;
 use super::fetch::Fetch;
-use super::state::{Job, Start, State};
+use super::policy::Policy;
+use super::state::{Introduction, Progress, Rules, Start, State};
 use crate::error::{Class, Result, ServerError};
-use crate::store::{Expect, GapKind, LogStore, Lsn, MetaStore, ReadLimits, ShardId, StoreError};
+use crate::store::{Expect, LogStore, Lsn, MetaStore, ShardId};
+use crate::stream::{StreamId, Streams};
 use bytes::Bytes;
-use futures::FutureExt as _;
-use futures::stream::{FuturesUnordered, StreamExt as _};
 use hstreamdb_proto::api::{Consumer, RecordId};
 use std::collections::BTreeMap;
-use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -32,15 +30,18 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Live {
-    definition: Arc<Definition>,
-    log: Arc<dyn LogStore>,
+    pub(super) definition: Arc<Definition>,
+    pub(super) log: Arc<dyn LogStore>,
     meta: Arc<dyn MetaStore>,
+    pub(super) streams: Arc<Streams>,
     state: Mutex<State>,
+    /// Where records go that were delivered too often.
+    dead_letter: Mutex<Option<StreamId>>,
     /// Something the dispatcher should look at.
-    wake: Notify,
+    pub(super) wake: Notify,
     /// A checkpoint may have moved.
-    dirty: Notify,
-    stop: CancellationToken,
+    pub(super) dirty: Notify,
+    pub(super) stop: CancellationToken,
     /// Held while checkpoints are written, so that they never go back; true once none may be written any more.
     writing: tokio::sync::Mutex<bool>,
 }
@@ -51,19 +52,29 @@ impl Live {
         definition: Arc<Definition>,
         log: Arc<dyn LogStore>,
         meta: Arc<dyn MetaStore>,
+        streams: Arc<Streams>,
     ) -> Result<Arc<Self>> {
         let checkpoints = read_checkpoints(&definition, &*meta).await?;
         let starts = definition.start.iter().map(|(&shard, &first)| {
             let checkpoint = checkpoints.get(&shard).copied();
             Start { shard, done: checkpoint.unwrap_or(0).max(first.saturating_sub(1)), checkpoint }
         });
-        let state =
-            State::new(definition.id.clone(), definition.ack_timeout(), definition.max_unacked(), starts);
+        let rules = Rules {
+            subscription: definition.id.clone(),
+            ack_timeout: definition.ack_timeout(),
+            max_unacked: definition.max_unacked(),
+            redeliver_on_disconnect: definition.policy.redeliver_on_disconnect,
+            max_deliveries: definition.policy.max_deliveries,
+        };
+        let state = State::new(rules, starts, Instant::now());
+        let dead_letter = definition.policy.dead_letter.as_ref().map(|dead_letter| dead_letter.stream);
         let live = Arc::new(Live {
             definition,
             log,
             meta,
+            streams,
             state: Mutex::new(state),
+            dead_letter: Mutex::new(dead_letter),
             wake: Notify::new(),
             dirty: Notify::new(),
             stop: CancellationToken::new(),
@@ -74,20 +85,21 @@ impl Live {
         Ok(live)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a consumer.
     ///
     /// # Errors
     /// [`Class::ConsumerExists`]; [`Class::SubscriptionInvalidError`] when this subscription is ending.
-    pub(super) fn attach(self: &Arc<Self>, name: &str, uri: String, user_agent: String) -> Result<Fetch> {
+    pub(super) fn attach(self: &Arc<Self>, introduction: Introduction) -> Result<Fetch> {
+        let name = introduction.name.clone();
         let mut state = self.state();
         if state.ended().is_some() {
             return Err(ServerError::new(Class::SubscriptionInvalidError, self.definition.id.clone()));
         }
-        let Some((id, outbox)) = state.attach(name.to_owned(), uri, user_agent) else {
+        let Some((id, outbox)) = state.attach(introduction) else {
             return Err(ServerError::new(Class::ConsumerExists, name));
         };
         drop(state);
@@ -122,6 +134,29 @@ impl Live {
     /// Durable checkpoints, 0 where there is none.
     pub(super) fn checkpoints(&self) -> Vec<(ShardId, Lsn)> {
         self.state().checkpoints()
+    }
+
+    /// How far every shard is.
+    pub(super) fn progress(&self) -> Vec<Progress> {
+        self.state().progress()
+    }
+
+    /// Tells the incarnation of the subscription that is running.
+    pub(super) fn incarnation(&self) -> u64 {
+        self.definition.incarnation
+    }
+
+    /// Follows another policy from now on.
+    pub(super) fn set_policy(&self, policy: &Policy) {
+        *self.dead_letter.lock().unwrap_or_else(PoisonError::into_inner) =
+            policy.dead_letter.as_ref().map(|dead_letter| dead_letter.stream);
+        self.state().set_policy(policy.redeliver_on_disconnect, policy.max_deliveries);
+        self.wake.notify_one();
+    }
+
+    /// The stream for records that were delivered too often.
+    pub(super) fn dead_letter(&self) -> Option<StreamId> {
+        *self.dead_letter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn ended(&self) -> bool {
@@ -214,145 +249,6 @@ impl Live {
         }
     }
 
-    async fn deliver(self: Arc<Self>) {
-        let _end = EndOnDrop(&self);
-        tokio::select! {
-            () = self.stop.cancelled() => {}
-            error = self.dispatch() => {
-                tracing::error!(subscription = self.definition.id, %error, "delivery ended");
-                self.end(error);
-            }
-        }
-    }
-
-    /// Delivers until something makes that impossible.
-    async fn dispatch(&self) -> ServerError {
-        let mut tails = FuturesUnordered::new();
-        let moved = |shard: ShardId, mut tail: tokio::sync::watch::Receiver<Lsn>| async move {
-            let open = tail.changed().await.is_ok();
-            (shard, tail, open)
-        };
-        for &shard in self.definition.start.keys() {
-            match self.log.watch_tail(shard) {
-                Ok(mut tail) => {
-                    self.state().tail(shard, *tail.borrow_and_update());
-                    tails.push(moved(shard, tail));
-                }
-                Err(StoreError::ShardNotFound(_)) => self.lose_shard(shard),
-                Err(error) => return error.into(),
-            }
-        }
-        let note = |shard, mut tail: tokio::sync::watch::Receiver<Lsn>, open: bool| {
-            let last = *tail.borrow_and_update();
-            self.state().tail(shard, last);
-            if !open && matches!(self.log.tail(shard), Err(StoreError::ShardNotFound(_))) {
-                self.lose_shard(shard);
-            }
-            open.then(|| moved(shard, tail))
-        };
-        loop {
-            while let Some(Some((shard, tail, open))) = tails.next().now_or_never() {
-                tails.extend(note(shard, tail, open));
-            }
-            let job = self.state().next_job(Instant::now());
-            match job {
-                Job::Read { shard, from, limits } => {
-                    let chunk = self.log.read(shard, from, limits).await;
-                    match chunk {
-                        Ok(chunk) => self.state().arrived(shard, chunk, Instant::now()),
-                        Err(error) => {
-                            self.state().failed(shard, Instant::now());
-                            if let Some(error) = self.read_failed(shard, error) {
-                                return error;
-                            }
-                        }
-                    }
-                    // Skipped gaps move the checkpoint without any acknowledgement.
-                    self.dirty.notify_one();
-                }
-                Job::Redeliver { shard, lsn, open } => {
-                    if let Err(error) = self.redeliver(shard, lsn, open).await {
-                        self.state().not_again(shard, lsn, Instant::now());
-                        if let Some(error) = self.read_failed(shard, error) {
-                            return error;
-                        }
-                    }
-                }
-                Job::Wait(until) => {
-                    let timer = async {
-                        match until {
-                            Some(at) => tokio::time::sleep_until(at).await,
-                            None => std::future::pending().await,
-                        }
-                    };
-                    tokio::select! {
-                        () = self.wake.notified() => {}
-                        Some((shard, tail, open)) = tails.next() => tails.extend(note(shard, tail, open)),
-                        () = timer => {}
-                    }
-                }
-            }
-            // Reads from memory never wait; give others a turn.
-            tokio::task::yield_now().await;
-        }
-    }
-
-    async fn redeliver(&self, shard: ShardId, lsn: Lsn, open: Vec<Range<u32>>) -> Result<(), StoreError> {
-        let limits = ReadLimits { max_batches: 1, max_bytes: 0 };
-        let chunk = self.log.read(shard, lsn, limits).await?;
-        let Some(batch) = chunk.batches.into_iter().next().filter(|batch| batch.lsn == lsn) else {
-            if chunk.gap.is_some_and(|gap| gap.kind == GapKind::DataLoss) {
-                tracing::error!(
-                    subscription = self.definition.id,
-                    shard,
-                    lsn,
-                    "a batch waiting to be delivered again is lost; it counts as acknowledged"
-                );
-            }
-            self.state().gone(shard, lsn);
-            self.dirty.notify_one();
-            return Ok(());
-        };
-        // Taking a batch apart may mean compressing a megabyte.
-        let part = tokio::task::spawn_blocking(move || delivery::part(shard, &batch, &open)).await;
-        match part {
-            Ok(Ok(outgoing)) => self.state().again(shard, lsn, outgoing, Instant::now()),
-            Ok(Err(reason)) => {
-                tracing::error!(
-                    subscription = self.definition.id,
-                    shard,
-                    lsn,
-                    reason,
-                    "a batch cannot be delivered again; it counts as acknowledged"
-                );
-                self.state().gone(shard, lsn);
-            }
-            Err(error) => return Err(StoreError::Io(error.to_string())),
-        }
-        Ok(())
-    }
-
-    /// A shard that cannot be read is tried again later, without holding up the others; an error is returned
-    /// when nothing can be read any more.
-    fn read_failed(&self, shard: ShardId, error: StoreError) -> Option<ServerError> {
-        match error {
-            StoreError::Closed => Some(error.into()),
-            StoreError::ShardNotFound(_) => {
-                self.lose_shard(shard);
-                None
-            }
-            error => {
-                tracing::warn!(subscription = self.definition.id, shard, %error, "read failed, trying again");
-                None
-            }
-        }
-    }
-
-    fn lose_shard(&self, shard: ShardId) {
-        tracing::info!(subscription = self.definition.id, shard, "the shard is gone");
-        self.state().remove_shard(shard);
-    }
-
     /// Removes the checkpoints of a definition that is gone; what remains is removed at the next start.
     pub(super) async fn forget_checkpoints(definition: &Definition, meta: &dyn MetaStore) {
         let keys = match meta.list(&definition.checkpoints()).await {
@@ -372,7 +268,14 @@ impl Live {
     }
 }
 
-async fn read_checkpoints(definition: &Definition, meta: &dyn MetaStore) -> Result<BTreeMap<ShardId, Lsn>> {
+/// The durable checkpoints of a subscription.
+///
+/// # Errors
+/// What the store reports; [`Code::DataLoss`] for one that cannot be read.
+pub(super) async fn read_checkpoints(
+    definition: &Definition,
+    meta: &dyn MetaStore,
+) -> Result<BTreeMap<ShardId, Lsn>> {
     let mut checkpoints = BTreeMap::new();
     for (key, value) in meta.list(&definition.checkpoints()).await? {
         let unreadable = || ServerError::plain(Code::DataLoss, format!("cannot read checkpoint {key:?}"));
@@ -381,13 +284,4 @@ async fn read_checkpoints(definition: &Definition, meta: &dyn MetaStore) -> Resu
         checkpoints.insert(shard, text.parse().map_err(|_| unreadable())?);
     }
     Ok(checkpoints)
-}
-
-/// Consumers hear about it even if the dispatcher panics.
-struct EndOnDrop<'a>(&'a Live);
-
-impl Drop for EndOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.end(ServerError::new(Class::SubscriptionInvalidError, self.0.definition.id.clone()));
-    }
 }

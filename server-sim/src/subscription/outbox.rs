@@ -5,8 +5,9 @@
 //! else as soon as the consumer is gone.
 
 use crate::error::ServerError;
-use hstreamdb_proto::api::StreamingFetchResponse;
-use std::collections::VecDeque;
+use crate::store::{Lsn, ShardId};
+use hstreamdb_proto::api::{ReceivedRecord, RecordId, StreamingFetchResponse};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
@@ -23,6 +24,8 @@ pub(super) struct Outbox {
 #[derive(Debug, Default)]
 struct Inner {
     queue: VecDeque<(StreamingFetchResponse, usize)>,
+    /// Durable checkpoints the consumer has not been told of; the newest of a shard replaces the one before.
+    confirmed: BTreeMap<ShardId, Lsn>,
     bytes: usize,
     /// Messages taken so far, which is the number of the first one in the queue.
     taken: u64,
@@ -67,6 +70,16 @@ impl Outbox {
         Some(number)
     }
 
+    /// Tells the consumer, before anything else, that everything of a shard up to `checkpoint` is durably
+    /// acknowledged.
+    pub(super) fn confirm(&self, shard: ShardId, checkpoint: Lsn) {
+        let mut inner = self.lock();
+        if !inner.closed {
+            inner.confirmed.insert(shard, checkpoint);
+            wake(inner);
+        }
+    }
+
     /// True once the response stream has taken the message of this number.
     pub(super) fn took(&self, number: u64) -> bool {
         number < self.lock().taken
@@ -95,6 +108,10 @@ impl Outbox {
         context: &mut Context<'_>,
     ) -> Poll<Result<(StreamingFetchResponse, bool), End>> {
         let mut inner = self.lock();
+        if !inner.confirmed.is_empty() {
+            let confirmed = std::mem::take(&mut inner.confirmed);
+            return Poll::Ready(Ok((confirmation(confirmed), false)));
+        }
         if let Some((message, bytes)) = inner.queue.pop_front() {
             inner.bytes -= bytes;
             inner.taken += 1;
@@ -110,6 +127,13 @@ impl Outbox {
             }
         }
     }
+}
+
+/// A message without a record: its ids are checkpoints. See `docs/protocol.md`.
+fn confirmation(confirmed: BTreeMap<ShardId, Lsn>) -> StreamingFetchResponse {
+    let id = |(shard_id, batch_id)| RecordId { shard_id, batch_id, batch_index: 0 };
+    let record_ids = confirmed.into_iter().map(id).collect();
+    StreamingFetchResponse { received_records: Some(ReceivedRecord { record_ids, record: None }) }
 }
 
 /// How a response stream ends.

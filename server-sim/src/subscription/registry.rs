@@ -4,8 +4,10 @@
 //! so that a caller who goes away cannot leave them apart.
 
 use super::definition::{CHECKPOINTS, DEFINITIONS, Definition};
-use super::fetch::Fetch;
+use super::fetch::{Caller, Fetch};
 use super::live::Live;
+use super::policy::{Policy, PolicyChange};
+use super::state::Introduction;
 use crate::error::{Class, Result, ServerError};
 use crate::store::{Expect, LogStore, Lsn, MetaStore, ShardId, StoreError};
 use crate::stream::{StreamId, Streams};
@@ -14,31 +16,31 @@ use hstreamdb_proto::api::{Consumer, SpecialOffset, StreamingFetchRequest};
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tonic::{Code, Status};
 
 /// Every subscription of this store.
 #[derive(Debug)]
 pub struct Subscriptions {
-    log: Arc<dyn LogStore>,
-    meta: Arc<dyn MetaStore>,
+    pub(super) log: Arc<dyn LogStore>,
+    pub(super) meta: Arc<dyn MetaStore>,
     streams: Arc<Streams>,
     entries: RwLock<BTreeMap<String, Arc<Entry>>>,
     closed: AtomicBool,
 }
 
 #[derive(Debug)]
-struct Entry {
-    definition: Arc<Definition>,
-    /// Held while the subscription is started or deleted.
-    turn: tokio::sync::Mutex<()>,
+pub(super) struct Entry {
+    definition: RwLock<Arc<Definition>>,
+    /// Held while the subscription is started, changed or deleted.
+    pub(super) turn: tokio::sync::Mutex<()>,
     phase: Mutex<Phase>,
 }
 
 /// Where a subscription stands on this node.
 #[derive(Debug, Clone)]
-enum Phase {
+pub(super) enum Phase {
     /// No consumer since this process started, or delivery failed.
     Idle,
     Running(Arc<Live>),
@@ -58,19 +60,38 @@ pub struct NewSubscription {
     pub max_unacked: i32,
     /// `SpecialOffset` as sent.
     pub offset: i32,
+    /// What it asks for beyond the published protocol.
+    pub policy: PolicyChange,
 }
 
 impl Entry {
     fn new(definition: Definition) -> Arc<Self> {
         let phase = Mutex::new(Phase::Idle);
-        Arc::new(Entry { definition: Arc::new(definition), turn: tokio::sync::Mutex::new(()), phase })
+        let definition = RwLock::new(Arc::new(definition));
+        Arc::new(Entry { definition, turn: tokio::sync::Mutex::new(()), phase })
     }
 
-    fn phase(&self) -> MutexGuard<'_, Phase> {
-        self.phase.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    pub(super) fn definition(&self) -> Arc<Definition> {
+        self.definition.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn live(&self) -> Option<Arc<Live>> {
+    /// Replaces the definition once it is durable; the caller holds the entry's turn.
+    pub(super) async fn redefine(
+        &self,
+        definition: Definition,
+        meta: &dyn MetaStore,
+    ) -> Result<Arc<Definition>> {
+        meta.put(&Definition::key(&definition.id), definition.encode()?, Expect::Any).await?;
+        let definition = Arc::new(definition);
+        *self.definition.write().unwrap_or_else(PoisonError::into_inner) = definition.clone();
+        Ok(definition)
+    }
+
+    pub(super) fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn live(&self) -> Option<Arc<Live>> {
         match &*self.phase() {
             Phase::Running(live) => Some(live.clone()),
             Phase::Idle | Phase::Deleting => None,
@@ -116,21 +137,21 @@ impl Subscriptions {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<String, Arc<Entry>>> {
-        self.entries.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.entries.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<String, Arc<Entry>>> {
-        self.entries.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.entries.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn entry(&self, id: &str) -> Result<Arc<Entry>> {
+    pub(super) fn entry(&self, id: &str) -> Result<Arc<Entry>> {
         let entry = self.read().get(id).cloned();
         entry.ok_or_else(|| ServerError::new(Class::SubscriptionNotFound, id))
     }
 
     /// True if a subscription reads this stream.
     pub fn refers_to(&self, stream: StreamId) -> bool {
-        self.read().values().any(|entry| entry.definition.stream == stream)
+        self.read().values().any(|entry| entry.definition().stream == stream)
     }
 
     /// True if there is a subscription of this name.
@@ -143,14 +164,14 @@ impl Subscriptions {
     /// # Errors
     /// [`Class::SubscriptionNotFound`].
     pub fn get(&self, id: &str) -> Result<Arc<Definition>> {
-        Ok(self.entry(id)?.definition.clone())
+        Ok(self.entry(id)?.definition())
     }
 
     /// All subscriptions whose name starts with `prefix`, in name order.
     pub fn with_prefix(&self, prefix: &str) -> Vec<Arc<Definition>> {
         let entries = self.read();
         let from = entries.range(prefix.to_owned()..);
-        from.take_while(|(id, _)| id.starts_with(prefix)).map(|(_, entry)| entry.definition.clone()).collect()
+        from.take_while(|(id, _)| id.starts_with(prefix)).map(|(_, entry)| entry.definition()).collect()
     }
 
     /// Durable checkpoints by shard, 0 where nothing is committed; nothing at all before the first consumer
@@ -181,8 +202,8 @@ impl Subscriptions {
     /// Creates a subscription; durable on return. What is appended afterwards is delivered even to LATEST.
     ///
     /// # Errors
-    /// [`Class::NonExistentStream`], [`Class::InvalidSubscriptionOffset`], [`Class::SubscriptionExists`], what
-    /// the stores report.
+    /// [`Class::NonExistentStream`], [`Class::InvalidSubscriptionOffset`], [`Class::SubscriptionExists`], those of
+    /// a [`PolicyChange`], what the stores report.
     pub async fn create(self: &Arc<Self>, new: NewSubscription) -> Result<Arc<Definition>> {
         let this = self.clone();
         in_task(async move { this.create_now(new).await }).await
@@ -198,6 +219,7 @@ impl Subscriptions {
         if self.exists(&new.id) {
             return Err(ServerError::new(Class::SubscriptionExists, new.id));
         }
+        let policy = Policy::default().changed(new.policy, stream.id, &self.streams)?;
         let mut start = BTreeMap::new();
         for shard in &stream.shards {
             let first = match offset {
@@ -218,6 +240,7 @@ impl Subscriptions {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
             start,
+            policy,
         };
         let key = Definition::key(&definition.id);
         match self.meta.put(&key, definition.encode()?, Expect::Absent).await {
@@ -228,8 +251,9 @@ impl Subscriptions {
             Err(error) => return Err(error.into()),
         }
         let entry = Entry::new(definition);
-        self.write().insert(entry.definition.id.clone(), entry.clone());
-        Ok(entry.definition.clone())
+        let definition = entry.definition();
+        self.write().insert(definition.id.clone(), entry);
+        Ok(definition)
     }
 
     /// Deletes a subscription with its checkpoints, and the data of its stream if that was deleted before and
@@ -246,7 +270,7 @@ impl Subscriptions {
     }
 
     async fn delete_now(&self, entry: &Entry, force: bool) -> Result<()> {
-        let id = &entry.definition.id;
+        let id = &entry.definition().id;
         let deleting = || ServerError::new(Class::SubscriptionIsDeleting, id.clone());
         if matches!(*entry.phase(), Phase::Deleting) {
             return Err(deleting());
@@ -281,11 +305,38 @@ impl Subscriptions {
             return Err(error.into());
         }
         self.write().remove(id);
-        Live::forget_checkpoints(&entry.definition, &*self.meta).await;
-        if let Err(error) = self.release(entry.definition.stream).await {
+        let definition = entry.definition();
+        Live::forget_checkpoints(&definition, &*self.meta).await;
+        if let Err(error) = self.release(definition.stream).await {
             tracing::warn!(subscription = id, %error, "data of its deleted stream remains until the next start");
         }
         Ok(())
+    }
+
+    /// Changes what a subscription asks for beyond the published protocol; durable on return, and followed at once.
+    ///
+    /// # Errors
+    /// [`Class::SubscriptionNotFound`], [`Class::SubscriptionIsDeleting`], those of a [`PolicyChange`], what the
+    /// stores report.
+    pub async fn set_policy(self: &Arc<Self>, id: &str, change: PolicyChange) -> Result<Policy> {
+        let entry = self.entry(id)?;
+        let this = self.clone();
+        in_task(async move {
+            let _turn = entry.turn.lock().await;
+            let definition = entry.definition();
+            if matches!(*entry.phase(), Phase::Deleting) {
+                return Err(ServerError::new(Class::SubscriptionIsDeleting, definition.id.clone()));
+            }
+            let policy = definition.policy.changed(change, definition.stream, &this.streams)?;
+            entry
+                .redefine(Definition { policy: policy.clone(), ..(*definition).clone() }, &*this.meta)
+                .await?;
+            if let Some(live) = entry.live() {
+                live.set_policy(&policy);
+            }
+            Ok(policy)
+        })
+        .await
     }
 
     /// Lets the data of an archived stream go if nothing reads it.
@@ -303,8 +354,7 @@ impl Subscriptions {
         self: &Arc<Self>,
         first: StreamingFetchRequest,
         requests: S,
-        uri: String,
-        user_agent: String,
+        caller: Caller,
     ) -> Result<Fetch>
     where
         S: Stream<Item = Result<StreamingFetchRequest, Status>> + Send + Unpin + 'static,
@@ -312,7 +362,9 @@ impl Subscriptions {
         let entry = self.entry(&first.subscription_id)?;
         let this = self.clone();
         let live = in_task(async move { this.start(&entry).await }).await?;
-        let fetch = live.attach(&first.consumer_name, uri, user_agent)?;
+        let Caller { uri, user_agent, confirm } = caller;
+        let name = first.consumer_name.clone();
+        let fetch = live.attach(Introduction { name, uri, user_agent, confirm })?;
         Ok(fetch.read(&first, requests))
     }
 
@@ -325,7 +377,7 @@ impl Subscriptions {
         let current = entry.phase().clone();
         match current {
             Phase::Deleting => {
-                return Err(ServerError::new(Class::SubscriptionInvalidError, entry.definition.id.clone()));
+                return Err(ServerError::new(Class::SubscriptionInvalidError, entry.definition().id.clone()));
             }
             Phase::Running(live) if !live.ended() => return Ok(live),
             Phase::Running(live) => {
@@ -335,7 +387,8 @@ impl Subscriptions {
             }
             Phase::Idle => {}
         }
-        let live = Live::start(entry.definition.clone(), self.log.clone(), self.meta.clone()).await?;
+        let (log, meta, streams) = (self.log.clone(), self.meta.clone(), self.streams.clone());
+        let live = Live::start(entry.definition(), log, meta, streams).await?;
         *entry.phase() = Phase::Running(live.clone());
         Ok(live)
     }
@@ -355,7 +408,7 @@ impl Subscriptions {
             let Some(live) = entry.live() else { continue };
             live.end(stopping());
             if let Err(error) = live.flush().await {
-                tracing::warn!(subscription = entry.definition.id, %error, "last checkpoint not written");
+                tracing::warn!(subscription = entry.definition().id, %error, "last checkpoint not written");
             }
             live.seal().await;
         }
@@ -376,7 +429,9 @@ fn stopping() -> ServerError {
     ServerError::new(Class::ServerNotAvailable, "the server is stopping")
 }
 
-async fn in_task<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+pub(super) async fn in_task<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
     tokio::spawn(work).await.unwrap_or_else(|error| {
         Err(ServerError::plain(Code::Internal, format!("a subscription task ended early: {error}")))
     })

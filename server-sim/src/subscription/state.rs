@@ -1,15 +1,18 @@
 //! The live state of one subscription and every decision about it, without waiting or I/O.
 
 use super::ConsumerId;
-use super::ack_window::{AckWindow, Delivery};
+use super::ack_window::Delivery;
+use super::agenda::Agenda;
 use super::assignment::Assignment;
 use super::delivery::{self, Outgoing};
 use super::outbox::Outbox;
+use super::shard::Shard;
+use super::share::{Fit, Shares};
 use crate::error::ServerError;
 use crate::store::{GapKind, Lsn, ReadChunk, ReadLimits, ShardId, StoredBatch};
 use hstreamdb_proto::api::{Consumer, RecordId};
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::{Bound, Range};
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -26,6 +29,9 @@ const READ_BYTES: usize = 512 << 10;
 const AHEAD_BYTES: usize = 4 << 20;
 /// Pause of a shard after a failed read.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long others wait behind a batch that is too large for what is free, and how long it then waits for
+/// them: it must not starve, nor may they when what is outstanding is never acknowledged.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the dispatcher does next, outside the lock.
 #[derive(Debug, PartialEq)]
@@ -34,53 +40,25 @@ pub(super) enum Job {
     Read { shard: ShardId, from: Lsn, limits: ReadLimits },
     /// Read one batch again and hand what of it is open to [`State::again`].
     Redeliver { shard: ShardId, lsn: Lsn, open: Vec<Range<u32>> },
+    /// Read one batch again and put what of it is open aside for good, then tell [`State::gone`].
+    Bury { shard: ShardId, lsn: Lsn, open: Vec<Range<u32>>, deliveries: u32 },
     /// Nothing until a wake-up, or until this time.
     Wait(Option<Instant>),
 }
 
-#[derive(Debug)]
-struct Shard {
-    window: AckWindow,
-    /// Where the next read begins.
-    next: Lsn,
-    tail: Lsn,
-    /// Read, but not delivered yet.
-    ahead: VecDeque<StoredBatch>,
-    retry_at: Option<Instant>,
-    /// The last checkpoint known to be durable; `None` before the first.
-    persisted: Option<Lsn>,
-    /// Where delivery began; a checkpoint below says nothing new.
-    started_after: Lsn,
-}
-
-#[derive(Debug)]
-struct Attached {
-    name: String,
-    uri: String,
-    user_agent: String,
-    outbox: Arc<Outbox>,
-}
-
-/// State of one subscription on this node.
-#[derive(Debug)]
-pub(super) struct State {
-    subscription: String,
-    ack_timeout: Duration,
-    max_unacked: u64,
-    shards: BTreeMap<ShardId, Shard>,
-    consumers: BTreeMap<ConsumerId, Attached>,
-    assignment: Assignment,
-    unacked: u64,
-    in_flight: usize,
-    next_consumer: u64,
-    /// The shard whose next batch waits for a larger part of the window than is free. Others wait behind it,
-    /// or their smaller batches would take whatever becomes free for ever.
-    reserved: Option<ShardId>,
-    /// A batch went out since this was cleared, so shards looked at earlier may be able to send now.
-    sent: bool,
-    /// The shard that was served last; the next one comes first.
-    cursor: ShardId,
-    ended: Option<ServerError>,
+/// What a subscription asks for.
+#[derive(Debug, Clone)]
+pub(super) struct Rules {
+    /// Its name, for the log.
+    pub(super) subscription: String,
+    /// How long a delivered record may wait for its acknowledgement.
+    pub(super) ack_timeout: Duration,
+    /// Most records in flight; 0 delivers nothing.
+    pub(super) max_unacked: u64,
+    /// Whether what a departed consumer has goes to others at once.
+    pub(super) redeliver_on_disconnect: bool,
+    /// Times a record goes out before it is buried; 0 is no limit.
+    pub(super) max_deliveries: u32,
 }
 
 /// Where a shard continues.
@@ -93,78 +71,130 @@ pub(super) struct Start {
     pub(super) checkpoint: Option<Lsn>,
 }
 
+/// How far a shard is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Progress {
+    pub(super) shard: ShardId,
+    /// Everything up to here is acknowledged.
+    pub(super) committed: Lsn,
+    /// Everything up to here was delivered.
+    pub(super) delivered: Lsn,
+    /// Records delivered and not acknowledged.
+    pub(super) unacked: u64,
+}
+
+/// A consumer as it introduces itself.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Introduction {
+    pub(super) name: String,
+    pub(super) uri: String,
+    pub(super) user_agent: String,
+    /// It wants to know which checkpoints are durable.
+    pub(super) confirm: bool,
+}
+
+#[derive(Debug)]
+struct Attached {
+    introduction: Introduction,
+    outbox: Arc<Outbox>,
+    /// The shard whose next batch waits for more room than this consumer can have now; its others wait behind.
+    waiting: Option<ShardId>,
+}
+
+/// State of one subscription on this node.
+#[derive(Debug)]
+pub(super) struct State {
+    rules: Rules,
+    shards: BTreeMap<ShardId, Shard>,
+    consumers: BTreeMap<ConsumerId, Attached>,
+    assignment: Assignment,
+    agenda: Agenda,
+    shares: Shares,
+    in_flight: usize,
+    ahead_bytes: usize,
+    next_consumer: u64,
+    /// The shard whose next batch waits for a larger part of the window than is free, and since when. Others
+    /// wait behind it, or their smaller batches would take whatever becomes free for ever.
+    reserved: Option<(ShardId, Instant)>,
+    /// A batch went out since this was cleared, so shards looked at earlier may be able to send now.
+    sent: bool,
+    ended: Option<ServerError>,
+}
+
 impl State {
-    pub(super) fn new(
-        subscription: String,
-        ack_timeout: Duration,
-        max_unacked: u64,
-        starts: impl IntoIterator<Item = Start>,
-    ) -> Self {
+    pub(super) fn new(rules: Rules, starts: impl IntoIterator<Item = Start>, now: Instant) -> Self {
         let shards: BTreeMap<ShardId, Shard> = starts
             .into_iter()
-            .map(|start| {
-                let shard = Shard {
-                    window: AckWindow::new(start.done),
-                    next: start.done.saturating_add(1),
-                    tail: 0,
-                    ahead: VecDeque::new(),
-                    retry_at: None,
-                    persisted: start.checkpoint,
-                    started_after: start.done,
-                };
-                (start.shard, shard)
-            })
+            .map(|start| (start.shard, Shard::new(start.done, start.checkpoint, now)))
             .collect();
         State {
-            subscription,
-            ack_timeout,
-            max_unacked,
+            shares: Shares::new(rules.max_unacked),
+            rules,
             assignment: Assignment::new(shards.keys().copied()),
             shards,
             consumers: BTreeMap::new(),
-            unacked: 0,
+            agenda: Agenda::default(),
             in_flight: 0,
+            ahead_bytes: 0,
             next_consumer: 0,
             reserved: None,
             sent: false,
-            cursor: 0,
             ended: None,
         }
     }
 
+    /// Other rules from now on; ack timeouts that run already keep their deadlines.
+    pub(super) fn set_policy(&mut self, redeliver_on_disconnect: bool, max_deliveries: u32) {
+        self.rules.redeliver_on_disconnect = redeliver_on_disconnect;
+        self.rules.max_deliveries = max_deliveries;
+    }
+
     /// Adds a consumer; `None` when one of that name is attached.
-    pub(super) fn attach(
-        &mut self,
-        name: String,
-        uri: String,
-        user_agent: String,
-    ) -> Option<(ConsumerId, Arc<Outbox>)> {
-        if self.consumers.values().any(|consumer| consumer.name == name) {
+    pub(super) fn attach(&mut self, introduction: Introduction) -> Option<(ConsumerId, Arc<Outbox>)> {
+        if self.consumers.values().any(|consumer| consumer.introduction.name == introduction.name) {
             return None;
         }
         let id = ConsumerId(self.next_consumer);
         self.next_consumer += 1;
         let outbox = Arc::new(Outbox::default());
-        self.consumers.insert(id, Attached { name, uri, user_agent, outbox: outbox.clone() });
+        if introduction.confirm {
+            for (shard, state) in &self.shards {
+                if let Some(checkpoint) = state.persisted {
+                    outbox.confirm(*shard, checkpoint);
+                }
+            }
+        }
+        self.consumers.insert(id, Attached { introduction, outbox: outbox.clone(), waiting: None });
         self.assignment.attach(id);
+        self.shares.attach(id);
+        self.shares.share_among(|consumer| self.assignment.owns(consumer));
         Some((id, outbox))
     }
 
-    /// Removes a consumer. What never left its outbox is due at once, the rest when its time is up.
+    /// Removes a consumer. What never left its outbox is due at once, the rest when its time is up, or at once
+    /// as well if the subscription asks for that.
     pub(super) fn detach(&mut self, id: ConsumerId, now: Instant) {
         let Some(consumer) = self.consumers.remove(&id) else { return };
         let first_unsent = consumer.outbox.close();
-        for shard in self.shards.values_mut() {
-            shard.window.expire(id, first_unsent, now);
+        let from = if self.rules.redeliver_on_disconnect { 0 } else { first_unsent };
+        let mut touched = Vec::new();
+        for (shard, state) in &mut self.shards {
+            if state.window.held_by(id) > 0 {
+                state.window.expire(id, from, now);
+                touched.push(*shard);
+            }
         }
+        touched.into_iter().for_each(|shard| self.note(shard));
         self.assignment.detach(id);
+        self.shares.detach(id);
+        self.shares.share_among(|consumer| self.assignment.owns(consumer));
     }
 
     pub(super) fn consumers(&self) -> Vec<Consumer> {
-        let list = self.consumers.values().map(|consumer| Consumer {
-            name: consumer.name.clone(),
-            uri: consumer.uri.clone(),
-            user_agent: consumer.user_agent.clone(),
+        let list = self.consumers.values().map(|Attached { introduction, .. }| Consumer {
+            name: introduction.name.clone(),
+            uri: introduction.uri.clone(),
+            user_agent: introduction.user_agent.clone(),
         });
         list.collect()
     }
@@ -179,8 +209,9 @@ impl State {
             consumer.outbox.end(Err(reason.clone()));
         }
         for shard in self.shards.values_mut() {
-            shard.ahead.clear();
+            shard.drop_ahead();
         }
+        self.ahead_bytes = 0;
         self.ended.get_or_insert(reason);
     }
 
@@ -192,13 +223,21 @@ impl State {
     /// True if anything changed.
     pub(super) fn ack(&mut self, ids: &[RecordId]) -> bool {
         let mut changed = false;
-        for id in ids {
-            let Some(shard) = self.shards.get_mut(&id.shard_id) else { continue };
+        for ids in ids.chunk_by(|one, next| one.shard_id == next.shard_id) {
+            let Some(id) = ids.first().map(|id| id.shard_id) else { continue };
+            let Some(shard) = self.shards.get_mut(&id) else { continue };
             let batches = shard.window.batches();
-            if shard.window.ack(id.batch_id, id.batch_index) {
+            let mut here = false;
+            for id in ids {
+                if let Some(holder) = shard.window.ack(id.batch_id, id.batch_index) {
+                    here = true;
+                    self.shares.give_back(holder, 1);
+                }
+            }
+            self.in_flight -= batches - shard.window.batches();
+            if here {
                 changed = true;
-                self.unacked -= 1;
-                self.in_flight -= batches - shard.window.batches();
+                self.note(id);
             }
         }
         changed
@@ -206,23 +245,47 @@ impl State {
 
     /// Notes how far a shard can be read.
     pub(super) fn tail(&mut self, shard: ShardId, tail: Lsn) {
-        if let Some(shard) = self.shards.get_mut(&shard) {
-            shard.tail = shard.tail.max(tail);
+        if let Some(state) = self.shards.get_mut(&shard) {
+            state.tail = state.tail.max(tail);
+            self.note(shard);
         }
     }
 
     /// Forgets a shard whose data is gone.
     pub(super) fn remove_shard(&mut self, id: ShardId) {
         if let Some(shard) = self.shards.remove(&id) {
-            self.unacked -= shard.window.unacked();
+            for holder in shard.window.holders() {
+                self.shares.give_back(holder, shard.window.held_by(holder));
+            }
             self.in_flight -= shard.window.batches();
+            self.ahead_bytes -= shard.ahead_bytes();
             self.assignment.remove(id);
-            self.reserved.take_if(|reserved| *reserved == id);
+            self.agenda.remove(id);
+            self.shares.share_among(|consumer| self.assignment.owns(consumer));
+            self.unreserve(id);
+        }
+    }
+
+    /// Keeps the agenda in step with a shard; called after every change of one.
+    fn note(&mut self, id: ShardId) {
+        if let Some(shard) = self.shards.get_mut(&id) {
+            let timer = shard.timer();
+            self.agenda.note(id, shard.has_data(), timer);
+        }
+    }
+
+    fn unreserve(&mut self, id: ShardId) {
+        self.reserved.take_if(|(reserved, _)| *reserved == id);
+        for consumer in self.consumers.values_mut() {
+            consumer.waiting.take_if(|waiting| *waiting == id);
         }
     }
 
     /// Decides what comes next; batches that were read already go out on the way.
     pub(super) fn next_job(&mut self, now: Instant) -> Job {
+        if self.consumers.is_empty() {
+            return Job::Wait(None);
+        }
         loop {
             self.sent = false;
             let job = self.look_around(now);
@@ -233,21 +296,17 @@ impl State {
     }
 
     fn look_around(&mut self, now: Instant) -> Job {
-        let after = (Bound::Excluded(self.cursor), Bound::Unbounded);
-        let order: Vec<ShardId> =
-            self.shards.range(after).chain(self.shards.range(..=self.cursor)).map(|(id, _)| *id).collect();
-        let mut wake_at: Option<Instant> = None;
-        for id in order {
-            if let Some(job) = self.job_of(id, now) {
-                self.cursor = id;
+        let mut round = self.agenda.round(now);
+        while let Some(id) = round.next(&self.agenda) {
+            let job = self.job_of(id, now);
+            self.note(id);
+            if let Some(job) = job {
+                self.agenda.served(id);
                 return job;
             }
-            if let Some(shard) = self.shards.get(&id) {
-                let times = [shard.window.next_deadline(now), shard.retry_at];
-                wake_at = times.into_iter().flatten().chain(wake_at).min();
-            }
         }
-        Job::Wait(wake_at)
+        let patience = self.reserved.map(|(_, since)| turn_of(since, now).1);
+        Job::Wait(self.agenda.next_timer(now).into_iter().chain(patience).min())
     }
 
     fn job_of(&mut self, id: ShardId, now: Instant) -> Option<Job> {
@@ -267,8 +326,13 @@ impl State {
                 .last_delivery(lsn)
                 .is_some_and(|last| last.consumer == owner_id && !owner.outbox.took(last.message));
             if waits {
-                shard.window.postpone(lsn, now + self.ack_timeout);
+                shard.window.postpone(lsn, now + self.rules.ack_timeout);
                 continue;
+            }
+            let deliveries = shard.window.deliveries(lsn);
+            if self.rules.max_deliveries > 0 && deliveries >= self.rules.max_deliveries {
+                let open = shard.window.open(lsn)?;
+                return Some(Job::Bury { shard: id, lsn, open, deliveries });
             }
             // New batches stay behind what is due, so a full outbox holds back both.
             owner.outbox.room()?;
@@ -276,15 +340,14 @@ impl State {
             return Some(Job::Redeliver { shard: id, lsn, open });
         }
         self.send_ahead(id, now);
-        let (messages, bytes) = self.may_send(id)?;
+        let (messages, bytes) = self.may_send(id, now)?;
         let shard = self.shards.get(&id)?;
-        if !shard.ahead.is_empty() || shard.next > shard.tail {
+        if shard.first_ahead().is_some() || shard.next > shard.tail {
             return None;
         }
-        let window = self.max_unacked.saturating_sub(self.unacked);
-        let window = usize::try_from(window).unwrap_or(usize::MAX);
+        let window = usize::try_from(self.shares.free()).unwrap_or(usize::MAX);
         // A window that opens by one record at a time should not mean one read per record.
-        let least = if self.ahead_bytes() < AHEAD_BYTES / 2 { READ_AHEAD } else { 1 };
+        let least = if self.ahead_bytes < AHEAD_BYTES / 2 { READ_AHEAD } else { 1 };
         let limits = ReadLimits {
             max_batches: messages.min(READ_BATCHES).min(window.max(least)),
             max_bytes: bytes.min(READ_BYTES),
@@ -293,9 +356,15 @@ impl State {
     }
 
     /// Room for new batches of a shard, if any may be sent now.
-    fn may_send(&self, id: ShardId) -> Option<(usize, usize)> {
-        let behind = self.reserved.filter(|reserved| *reserved != id && self.room_for(*reserved).is_some());
-        if behind.is_some() || self.in_flight >= MAX_IN_FLIGHT || self.unacked >= self.max_unacked {
+    fn may_send(&self, id: ShardId, now: Instant) -> Option<(usize, usize)> {
+        let behind = self.reserved.is_some_and(|(reserved, since)| {
+            reserved != id && turn_of(since, now).0 && self.room_for(reserved).is_some()
+        });
+        if behind || self.in_flight >= MAX_IN_FLIGHT || self.shares.is_full() {
+            return None;
+        }
+        let owner = self.consumers.get(&self.assignment.owner(id)?)?;
+        if owner.waiting.is_some_and(|waiting| waiting != id && self.room_for(waiting).is_some()) {
             return None;
         }
         self.room_for(id)
@@ -313,33 +382,36 @@ impl State {
         self.consumers.get(&owner)?.outbox.room()
     }
 
-    /// True if a batch of that many records fits into the window: always if nothing is outstanding, because a
-    /// batch larger than the window would wait for ever.
-    fn fits(&self, records: u32) -> bool {
-        self.max_unacked > 0
-            && (self.unacked == 0 || self.unacked.saturating_add(u64::from(records)) <= self.max_unacked)
-    }
-
     fn send_ahead(&mut self, id: ShardId, now: Instant) {
-        while self.may_send(id).is_some() {
-            let Some(records) = self.shards.get(&id).and_then(|s| s.ahead.front()).map(|b| b.records) else {
+        while self.may_send(id, now).is_some() {
+            let Some(owner) = self.assignment.owner(id) else { return };
+            let Some(records) = self.shards.get(&id).and_then(Shard::first_ahead).map(|batch| batch.records)
+            else {
                 return;
             };
-            if !self.fits(records) {
-                self.reserved.get_or_insert(id);
-                return;
+            match self.shares.fits(owner, records) {
+                Fit::Fits => self.unreserve(id),
+                Fit::TooLarge => {
+                    self.reserved.get_or_insert((id, now));
+                    return;
+                }
+                Fit::KeptForOthers => {
+                    if let Some(owner) = self.consumers.get_mut(&owner) {
+                        owner.waiting.get_or_insert(id);
+                    }
+                    return;
+                }
             }
-            self.reserved.take_if(|reserved| *reserved == id);
-            let Some(batch) = self.shards.get_mut(&id).and_then(|shard| shard.ahead.pop_front()) else {
-                return;
-            };
-            self.send(id, batch, now);
+            let Some(shard) = self.shards.get_mut(&id) else { return };
+            let before = shard.ahead_bytes();
+            let Some(batch) = shard.take_ahead() else { return };
+            self.ahead_bytes -= before - shard.ahead_bytes();
+            self.send(id, owner, batch, now);
         }
     }
 
-    fn send(&mut self, id: ShardId, batch: StoredBatch, now: Instant) {
+    fn send(&mut self, id: ShardId, owner: ConsumerId, batch: StoredBatch, now: Instant) {
         self.sent = true;
-        let Some(owner) = self.assignment.owner(id) else { return };
         let (Some(shard), Some(consumer)) = (self.shards.get_mut(&id), self.consumers.get(&owner)) else {
             return;
         };
@@ -347,7 +419,7 @@ impl State {
             Ok(Outgoing { message, bytes }) => consumer.outbox.push(message, bytes),
             Err(reason) => {
                 tracing::error!(
-                    subscription = self.subscription,
+                    subscription = self.rules.subscription,
                     shard = id,
                     lsn = batch.lsn,
                     reason,
@@ -358,11 +430,14 @@ impl State {
             }
         };
         // A consumer that went away this moment gets it marked as sent, never, which is due at once.
-        let (message, deadline) = sent.map_or((u64::MAX, now), |number| (number, now + self.ack_timeout));
-        let before = (shard.window.unacked(), shard.window.batches());
+        let (message, deadline) = match sent {
+            Some(number) => (number, now + self.rules.ack_timeout),
+            None => (u64::MAX, now),
+        };
+        let (records, batches) = (shard.window.unacked(), shard.window.batches());
         shard.window.deliver(batch.lsn, batch.records, Delivery { consumer: owner, message }, deadline);
-        self.unacked += shard.window.unacked() - before.0;
-        self.in_flight += shard.window.batches() - before.1;
+        self.shares.take(owner, shard.window.unacked() - records);
+        self.in_flight += shard.window.batches() - batches;
     }
 
     /// Takes the result of a [`Job::Read`].
@@ -374,7 +449,7 @@ impl State {
         if let Some(gap) = chunk.gap {
             if gap.kind == GapKind::DataLoss {
                 tracing::error!(
-                    subscription = self.subscription,
+                    subscription = self.rules.subscription,
                     shard = id,
                     from = gap.from,
                     to = gap.to,
@@ -385,31 +460,29 @@ impl State {
         }
         let stuck = chunk.gap.is_none() && chunk.batches.is_empty() && chunk.next <= shard.next;
         shard.next = shard.next.max(chunk.next);
-        shard.ahead.extend(chunk.batches);
+        let before = shard.ahead_bytes();
+        shard.read_ahead(chunk.batches);
+        self.ahead_bytes += shard.ahead_bytes() - before;
         if stuck {
             // The tail says there is something, the read says there is not: never spin on that.
             shard.retry_at = Some(now + RETRY);
         }
         self.send_ahead(id, now);
         self.limit_ahead(id);
-    }
-
-    fn ahead_bytes(&self) -> usize {
-        self.shards.values().flat_map(|shard| &shard.ahead).map(|batch| batch.bytes.len()).sum()
+        self.note(id);
     }
 
     /// Gives back what was read too far ahead; it is read again later.
     fn limit_ahead(&mut self, id: ShardId) {
-        let Some(shard) = self.shards.get(&id) else { return };
-        if shard.ahead.is_empty() || self.ahead_bytes() <= AHEAD_BYTES {
+        if self.ahead_bytes <= AHEAD_BYTES {
             return;
         }
         if let Some(shard) = self.shards.get_mut(&id)
-            && let Some(first) = shard.ahead.front()
+            && shard.first_ahead().is_some()
         {
-            shard.next = first.lsn;
-            shard.ahead.clear();
-            self.reserved.take_if(|reserved| *reserved == id);
+            self.ahead_bytes -= shard.ahead_bytes();
+            shard.drop_ahead();
+            self.unreserve(id);
         }
     }
 
@@ -421,16 +494,23 @@ impl State {
         let (Some(owner), Some(_)) = (owner, shard.window.open(lsn)) else { return };
         let Some(consumer) = self.consumers.get(&owner) else { return };
         if let Some(message) = consumer.outbox.push(outgoing.message, outgoing.bytes) {
-            shard.window.redeliver(lsn, Delivery { consumer: owner, message }, now + self.ack_timeout);
+            let delivery = Delivery { consumer: owner, message };
+            let moved = shard.window.redeliver(lsn, delivery, now + self.rules.ack_timeout);
+            if let Some((from, records)) = moved {
+                self.shares.hand_over(from, owner, u64::from(records));
+            }
         }
+        self.note(id);
     }
 
-    /// A batch that was delivered cannot be read any more: it counts as acknowledged.
+    /// A batch that was delivered cannot be read any more, or is buried: it counts as acknowledged.
     pub(super) fn gone(&mut self, id: ShardId, lsn: Lsn) {
-        if let Some(shard) = self.shards.get_mut(&id) {
-            let batches = shard.window.batches();
-            self.unacked -= shard.window.drop_batch(lsn);
-            self.in_flight -= batches - shard.window.batches();
+        if let Some(shard) = self.shards.get_mut(&id)
+            && let Some((holder, records)) = shard.window.drop_batch(lsn)
+        {
+            self.shares.give_back(holder, u64::from(records));
+            self.in_flight -= 1;
+            self.note(id);
         }
     }
 
@@ -438,6 +518,7 @@ impl State {
     pub(super) fn not_again(&mut self, id: ShardId, lsn: Lsn, now: Instant) {
         if let Some(shard) = self.shards.get_mut(&id) {
             shard.window.postpone(lsn, now + RETRY);
+            self.note(id);
         }
     }
 
@@ -445,23 +526,21 @@ impl State {
     pub(super) fn failed(&mut self, id: ShardId, now: Instant) {
         if let Some(shard) = self.shards.get_mut(&id) {
             shard.retry_at = Some(now + RETRY);
+            self.note(id);
         }
     }
 
     /// Checkpoints that are ahead of the durable ones.
     pub(super) fn unsaved(&self) -> Vec<(ShardId, Lsn)> {
-        let ahead = |(id, shard): (&ShardId, &Shard)| {
-            let committed = shard.window.committed();
-            let saved = shard.persisted.unwrap_or(shard.started_after);
-            (committed > saved).then_some((*id, committed))
-        };
-        self.shards.iter().filter_map(ahead).collect()
+        self.shards.iter().filter_map(|(id, shard)| Some((*id, shard.unsaved()?))).collect()
     }
 
-    /// Notes that a checkpoint is durable.
+    /// Notes that a checkpoint is durable, and tells the consumers that want to know.
     pub(super) fn saved(&mut self, id: ShardId, lsn: Lsn) {
-        if let Some(shard) = self.shards.get_mut(&id) {
-            shard.persisted = shard.persisted.max(Some(lsn));
+        let Some(shard) = self.shards.get_mut(&id) else { return };
+        shard.persisted = shard.persisted.max(Some(lsn));
+        for consumer in self.consumers.values().filter(|consumer| consumer.introduction.confirm) {
+            consumer.outbox.confirm(id, lsn);
         }
     }
 
@@ -469,6 +548,24 @@ impl State {
     pub(super) fn checkpoints(&self) -> Vec<(ShardId, Lsn)> {
         self.shards.iter().map(|(id, shard)| (*id, shard.persisted.unwrap_or(0))).collect()
     }
+
+    /// How far every shard is.
+    pub(super) fn progress(&self) -> Vec<Progress> {
+        let progress = |(id, shard): (&ShardId, &Shard)| Progress {
+            shard: *id,
+            committed: shard.window.committed(),
+            delivered: shard.window.position(),
+            unacked: shard.window.unacked(),
+        };
+        self.shards.iter().map(progress).collect()
+    }
+}
+
+/// Whether a reservation holds now, and when that changes.
+fn turn_of(since: Instant, now: Instant) -> (bool, Instant) {
+    let turns = now.saturating_duration_since(since).as_nanos() / PATIENCE.as_nanos();
+    let turns = u32::try_from(turns).unwrap_or(u32::MAX - 1);
+    (turns.is_multiple_of(2), since + PATIENCE * (turns + 1))
 }
 
 #[cfg(test)]

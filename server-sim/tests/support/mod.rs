@@ -1,6 +1,8 @@
 //! A node in this process and a bare gRPC client, for tests that speak the wire.
 #![allow(dead_code, reason = "every test file uses its own part")]
 
+pub mod consumer;
+
 use bytes::Bytes;
 use hstream_server::node::{Node, NodeConfig};
 use hstreamdb_proto::api::h_stream_api_client::HStreamApiClient;
@@ -143,6 +145,15 @@ pub async fn read_all(client: &mut Client, shard: u64) -> Vec<ReceivedRecord> {
         received.extend(message.received_records);
     }
     received
+}
+
+/// Asks until it holds.
+pub async fn poll(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    while !holds().await {
+        assert!(tokio::time::Instant::now() < deadline, "{what} within {DEADLINE:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// What a refused call says: status, and code, class and detail if there is a JSON body.

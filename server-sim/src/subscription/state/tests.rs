@@ -5,7 +5,7 @@ use crate::store::Gap;
 use bytes::Bytes;
 use hstreamdb_proto::api::{BatchHStreamRecords, BatchedRecord, HStreamRecord};
 use prost::Message as _;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::task::{Context, Poll, Waker};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -16,6 +16,8 @@ struct Sim {
     log: BTreeMap<ShardId, Vec<StoredBatch>>,
     now: Instant,
     outboxes: HashMap<ConsumerId, Arc<Outbox>>,
+    /// Shard, LSN, indexes and deliveries of what went to the dead-letter stream.
+    buried: Vec<(ShardId, Lsn, Vec<u32>, u32)>,
 }
 
 /// What a consumer saw: shard, LSN, indexes.
@@ -28,14 +30,27 @@ fn batch(lsn: Lsn, records: u32, payload: usize) -> StoredBatch {
     StoredBatch { lsn, time_ms: 1, records, bytes: batch.encode_to_vec().into() }
 }
 
+fn introduction(name: &str) -> Introduction {
+    Introduction { name: name.into(), ..Introduction::default() }
+}
+
 impl Sim {
     fn new(max_unacked: u64, shards: u64) -> Self {
         let starts = (1..=shards).map(|shard| Start { shard, done: 0, checkpoint: None });
+        let rules = Rules {
+            subscription: "s".into(),
+            ack_timeout: TIMEOUT,
+            max_unacked,
+            redeliver_on_disconnect: false,
+            max_deliveries: 0,
+        };
+        let now = Instant::now();
         Sim {
-            state: State::new("s".into(), TIMEOUT, max_unacked, starts),
+            state: State::new(rules, starts, now),
             log: (1..=shards).map(|shard| (shard, Vec::new())).collect(),
-            now: Instant::now(),
+            now,
             outboxes: HashMap::new(),
+            buried: Vec::new(),
         }
     }
 
@@ -52,7 +67,7 @@ impl Sim {
     }
 
     fn attach(&mut self, name: &str) -> ConsumerId {
-        let (id, outbox) = self.state.attach(name.into(), String::new(), String::new()).unwrap();
+        let (id, outbox) = self.state.attach(introduction(name)).unwrap();
         self.outboxes.insert(id, outbox);
         id
     }
@@ -79,6 +94,10 @@ impl Sim {
                         chunk.batches.push(batch.clone());
                     }
                     self.state.arrived(shard, chunk, self.now);
+                }
+                Job::Bury { shard, lsn, open, deliveries } => {
+                    self.buried.push((shard, lsn, open.into_iter().flatten().collect(), deliveries));
+                    self.state.gone(shard, lsn);
                 }
                 Job::Redeliver { shard, lsn, open } => {
                     match self.log[&shard].iter().find(|batch| batch.lsn == lsn) {
@@ -142,7 +161,7 @@ fn batches_arrive_in_order_as_soon_as_somebody_is_there() {
         let lsns: Vec<Lsn> = seen.iter().filter(|seen| seen.0 == shard).map(|seen| seen.1).collect();
         assert_eq!(lsns, (1..=150).collect::<Vec<_>>());
     }
-    assert_eq!(sim.state.unacked, 450);
+    assert_eq!(sim.state.shares.unacked(), 450);
 }
 
 #[test]
@@ -222,7 +241,7 @@ fn only_open_records_come_again_and_only_after_the_timeout() {
     assert_eq!(sim.drain(consumer), []);
     sim.now += Duration::from_millis(1);
     assert_eq!(sim.drain(consumer), [(1, 1, vec![0, 3])]);
-    assert_eq!(sim.state.unacked, 2);
+    assert_eq!(sim.state.shares.unacked(), 2);
     sim.ack(1, 1, [0, 3, 3]);
     sim.now += TIMEOUT;
     assert_eq!(sim.drain(consumer), []);
@@ -250,7 +269,7 @@ fn a_departed_consumers_batches_go_to_the_next_one() {
     sim.run();
     assert_eq!((sim.take(a).unwrap().1, sim.take(a).unwrap().1), (1, 2));
     sim.detach(a);
-    assert!(sim.run().is_some_and(|at| at == sim.now + TIMEOUT), "a wait, not a spin, without a consumer");
+    assert_eq!(sim.run(), None, "with nobody there no deadline matters");
     let b = sim.attach("b");
     let lsns = |seen: Vec<Seen>| seen.into_iter().map(|seen| seen.1).collect::<Vec<_>>();
     assert_eq!(lsns(sim.drain(b)), [3, 4], "what never left comes at once");
@@ -303,7 +322,7 @@ fn a_consumer_that_takes_nothing_stalls_nobody_else() {
     sim.now += TIMEOUT;
     let again = sim.drain(fast).len();
     assert_eq!(again, 1000, "unacknowledged ones come again");
-    assert!(sim.state.unacked < 1100, "the slow one holds one outbox, not the shard");
+    assert!(sim.state.shares.unacked() < 1100, "the slow one holds one outbox, not the shard");
     assert!(!sim.drain(slow).is_empty());
 }
 
@@ -344,14 +363,14 @@ fn what_was_trimmed_while_in_flight_is_done() {
     sim.log.get_mut(&1).unwrap().remove(0);
     sim.now += TIMEOUT;
     assert_eq!(sim.drain(consumer), []);
-    assert_eq!((sim.state.unacked, sim.state.unsaved()), (0, vec![(1, 2)]));
+    assert_eq!((sim.state.shares.unacked(), sim.state.unsaved()), (0, vec![(1, 2)]));
 }
 
 #[test]
 fn names_are_unique_among_attached_consumers() {
     let mut sim = Sim::new(1, 1);
     let a = sim.attach("a");
-    assert!(sim.state.attach("a".into(), String::new(), String::new()).is_none());
+    assert!(sim.state.attach(introduction("a")).is_none());
     sim.detach(a);
     sim.attach("a");
 }
@@ -400,7 +419,7 @@ proptest::proptest! {
             }
             sim.run();
             let in_flight: u64 = sim.state.shards.values().map(|shard| shard.window.unacked()).sum();
-            proptest::prop_assert_eq!(sim.state.unacked, in_flight);
+            proptest::prop_assert_eq!(sim.state.shares.unacked(), in_flight);
             let batches: usize = sim.state.shards.values().map(|shard| shard.window.batches()).sum();
             proptest::prop_assert_eq!(sim.state.in_flight, batches);
             proptest::prop_assert!(in_flight <= max_unacked || batches == 1, "{} in {}", in_flight, batches);
@@ -420,7 +439,7 @@ proptest::proptest! {
         let last = sim.attach("last");
         for _ in 0..1000 {
             let seen = sim.drain(last);
-            if seen.is_empty() && sim.state.unacked == 0 {
+            if seen.is_empty() && sim.state.shares.unacked() == 0 {
                 break;
             }
             for (shard, lsn, indexes) in seen {
@@ -436,4 +455,119 @@ proptest::proptest! {
             proptest::prop_assert_eq!(committed, log.last().map_or(0, |batch| batch.lsn));
         }
     }
+}
+
+#[test]
+fn a_silent_consumer_leaves_room_for_the_others() {
+    let mut sim = Sim::new(100, 2);
+    let (silent, busy) = (sim.attach("silent"), sim.attach("busy"));
+    for _ in 0..200 {
+        sim.append(1, 1);
+        sim.append(2, 1);
+    }
+    let held = sim.drain(silent).len();
+    let mut got = 0;
+    while let seen = sim.drain(busy)
+        && !seen.is_empty()
+    {
+        got += seen.len();
+        for (shard, lsn, indexes) in seen {
+            sim.ack(shard, lsn, indexes);
+        }
+    }
+    assert_eq!(got, 200, "the silent one holds {held}");
+    assert!(sim.state.shares.unacked() <= 100);
+}
+
+#[test]
+fn what_is_too_large_for_the_window_holds_others_up_for_a_moment_only() {
+    let mut sim = Sim::new(10, 3);
+    for name in ["a", "b", "c"] {
+        sim.attach(name);
+    }
+    let owner = |shard| sim.state.assignment.owner(shard).unwrap();
+    let (silent, large, busy) = (owner(1), owner(2), owner(3));
+    for _ in 0..3 {
+        sim.append(1, 1);
+    }
+    assert_eq!(sim.drain(silent).len(), 3, "and never acknowledges them");
+    // Needs more than will ever be free.
+    sim.append(2, 8);
+    for _ in 0..20 {
+        sim.append(3, 1);
+    }
+    let mut got = 0;
+    for _ in 0..40 {
+        let Some(until) = sim.run() else { break };
+        while let Some((shard, lsn, indexes)) = sim.take(busy) {
+            got += 1;
+            sim.ack(shard, lsn, indexes);
+        }
+        sim.now = sim.now.max(until.min(sim.now + PATIENCE));
+    }
+    assert_eq!(got, 20);
+    sim.ack(1, 1, [0]);
+    for _ in 0..2 {
+        sim.now += PATIENCE;
+        sim.run();
+    }
+    assert_eq!(sim.take(large), Some((2, 1, (0..8).collect())), "it is not forgotten either");
+}
+
+#[test]
+fn what_a_departed_consumer_has_goes_to_others_at_once_if_asked_for() {
+    for at_once in [false, true] {
+        let mut sim = Sim::new(100, 1);
+        sim.state.set_policy(at_once, 0);
+        let (gone, next) = (sim.attach("gone"), sim.attach("next"));
+        sim.append(1, 2);
+        assert_eq!(sim.drain(gone), [(1, 1, vec![0, 1])]);
+        sim.ack(1, 1, [1]);
+        sim.detach(gone);
+        let expected: &[Seen] = if at_once { &[(1, 1, vec![0])] } else { &[] };
+        assert_eq!(sim.drain(next), expected);
+        sim.now += TIMEOUT;
+        assert_eq!(sim.drain(next), [(1, 1, vec![0])]);
+    }
+}
+
+#[test]
+fn what_was_delivered_often_enough_is_buried_instead() {
+    let mut sim = Sim::new(100, 1);
+    sim.state.set_policy(false, 3);
+    let consumer = sim.attach("a");
+    sim.append(1, 3);
+    sim.append(1, 1);
+    for delivery in 1..=3 {
+        let seen = sim.drain(consumer);
+        assert_eq!(seen[0].0, 1, "delivery {delivery}");
+        sim.ack(1, 2, [0]);
+        if delivery == 2 {
+            sim.ack(1, 1, [1]);
+        }
+        assert!(sim.buried.is_empty());
+        sim.now += TIMEOUT;
+    }
+    assert_eq!(sim.drain(consumer), []);
+    assert_eq!(sim.buried, [(1, 1, vec![0, 2], 3)]);
+    assert_eq!((sim.state.shares.unacked(), sim.state.unsaved()), (0, vec![(1, 2)]));
+}
+
+#[test]
+fn consumers_that_ask_hear_of_durable_checkpoints() {
+    let mut sim = Sim::new(100, 2);
+    sim.state.saved(2, 7);
+    let asks = Introduction { confirm: true, ..introduction("asks") };
+    let (_, outbox) = sim.state.attach(asks).unwrap();
+    let silent = sim.attach("silent");
+    sim.state.saved(1, 3);
+    sim.state.saved(1, 4);
+    let mut context = Context::from_waker(Waker::noop());
+    let Poll::Ready(Ok((message, _))) = outbox.poll(&mut context) else { panic!("nothing came") };
+    let received = message.received_records.unwrap();
+    assert_eq!(received.record, None);
+    let checkpoints: Vec<_> = received.record_ids.iter().map(|id| (id.shard_id, id.batch_id)).collect();
+    assert_eq!(checkpoints, [(1, 4), (2, 7)]);
+    assert!(outbox.poll(&mut context).is_pending());
+    assert_eq!(sim.take(silent), None);
 }
