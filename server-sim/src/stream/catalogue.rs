@@ -17,6 +17,10 @@ use tonic::Code;
 
 const LIVE: &str = "stream/";
 const ARCHIVE: &str = "archive/";
+/// Below this number every identity may have been given away, whatever became of its owner.
+const IDS_BELOW: &str = "stream-ids-below";
+/// Identities that one write sets aside: those of a minute, so that creating rarely waits for a second sync.
+const IDS_SET_ASIDE: u64 = 60_000 << 20;
 
 /// Every stream of this store.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub struct Streams {
     meta: Arc<dyn MetaStore>,
     index: RwLock<Index>,
     namespace: tokio::sync::Mutex<()>,
+    /// Milliseconds since 1970.
+    clock: fn() -> u64,
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +39,8 @@ struct Index {
     by_id: HashMap<StreamId, Arc<Stream>>,
     by_shard: HashMap<ShardId, StreamId>,
     last_id: u64,
+    /// What stands under [`IDS_BELOW`].
+    ids_below: u64,
 }
 
 impl Index {
@@ -90,7 +98,19 @@ impl Streams {
     /// # Errors
     /// What the stores report, and entries that cannot be read.
     pub async fn open(log: Arc<dyn LogStore>, meta: Arc<dyn MetaStore>) -> Result<Arc<Self>> {
+        Self::open_with(log, meta, now_ms).await
+    }
+
+    async fn open_with(
+        log: Arc<dyn LogStore>,
+        meta: Arc<dyn MetaStore>,
+        clock: fn() -> u64,
+    ) -> Result<Arc<Self>> {
         let mut index = Index::default();
+        if let Some(found) = meta.get(IDS_BELOW).await? {
+            index.ids_below = decode(IDS_BELOW, &found.value)?;
+            index.last_id = index.ids_below.saturating_sub(1);
+        }
         let mut leaving: Vec<Leaving> = Vec::new();
         for (key, value) in meta.list(ARCHIVE).await? {
             leaving.push(decode(&key, &value.value)?);
@@ -137,8 +157,8 @@ impl Streams {
         if !unfinished.is_empty() {
             log.delete_shards(&unfinished).await?;
         }
-        let streams =
-            Streams { log, meta, index: RwLock::new(index), namespace: tokio::sync::Mutex::new(()) };
+        let (index, namespace) = (RwLock::new(index), tokio::sync::Mutex::new(()));
+        let streams = Streams { log, meta, index, namespace, clock };
         for stream in doomed {
             streams.finish_drop(&stream).await?;
         }
@@ -199,8 +219,8 @@ impl Streams {
         if self.by_name(&new.name).is_some() {
             return Err(ServerError::new(Class::StreamExists, new.name));
         }
-        let ids = self.take_ids(u64::from(new.shard_count) + 1);
-        let created_ms = now_ms();
+        let ids = self.take_ids(u64::from(new.shard_count) + 1).await?;
+        let created_ms = (self.clock)();
         let shards: Vec<Shard> = (0..new.shard_count)
             .zip(ids + 1..)
             .map(|(position, id)| {
@@ -284,14 +304,26 @@ impl Streams {
         Ok(())
     }
 
-    /// Hands out `count` identities in a row: milliseconds since 1970 times 2^20 plus chance, above all that
-    /// are known. Stays below 2^63 until the year 2248.
-    fn take_ids(&self, count: u64) -> u64 {
-        let mut index = self.write();
-        let by_clock = (now_ms() << 20) | u64::from(rand::random::<u32>() & 0xf_ffff);
-        let first = by_clock.max(index.last_id + 1);
-        index.last_id = first + count - 1;
-        first
+    /// Hands out `count` identities in a row that were never handed out before: milliseconds since 1970 times
+    /// 2^20 plus chance, above all that may have been, so a deleted stream's ids stay retired even if the clock
+    /// steps back across a restart. Below 2^63 until the year 2248. The caller holds [`Streams::namespace`].
+    async fn take_ids(&self, count: u64) -> Result<u64> {
+        let by_clock = ((self.clock)() << 20) | u64::from(rand::random::<u32>() & 0xf_ffff);
+        let (last_id, ids_below) = {
+            let index = self.read();
+            (index.last_id, index.ids_below)
+        };
+        let first = by_clock.max(last_id.saturating_add(1));
+        let end = first.checked_add(count).filter(|end| i64::try_from(*end).is_ok()).ok_or_else(|| {
+            ServerError::plain(Code::Internal, "no identities are left for new streams; is the clock right?")
+        })?;
+        if end > ids_below {
+            let below = end.saturating_add(IDS_SET_ASIDE);
+            self.meta.put(IDS_BELOW, encode(&below)?, Expect::Any).await?;
+            self.write().ids_below = below;
+        }
+        self.write().last_id = end - 1;
+        Ok(first)
     }
 }
 

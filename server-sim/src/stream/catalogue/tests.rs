@@ -75,7 +75,8 @@ async fn a_deletion_that_stopped_half_way_is_finished() {
     let streams = fixture.streams().await;
     assert_eq!((streams.by_name("s"), streams.by_id(stream.id)), (None, None));
     assert!(fixture.log.shards().is_empty());
-    assert!(fixture.meta.list("").await.unwrap().is_empty());
+    assert!(fixture.meta.list(LIVE).await.unwrap().is_empty());
+    assert!(fixture.meta.list(ARCHIVE).await.unwrap().is_empty());
     fixture.store.close().await;
 }
 
@@ -122,4 +123,26 @@ async fn identities_are_never_used_again() {
         }
     }
     fixture.store.close().await;
+}
+
+#[tokio::test]
+async fn retired_identities_stay_retired_when_the_clock_steps_back() {
+    const NOON: u64 = 1_800_000_000_000;
+    let clocks: [fn() -> u64; 4] = [|| NOON, || NOON - 3_600_000, || 0, || NOON - 1];
+    let dir = tempfile::tempdir().unwrap();
+    let mut highest = 0;
+    for clock in clocks {
+        let fixture = Fixture::open(dir.path()).await;
+        let streams = Streams::open_with(fixture.log.clone(), fixture.meta.clone(), clock).await.unwrap();
+        for _ in 0..3 {
+            let stream = streams.create(new("s", 4)).await.unwrap();
+            let ids: Vec<u64> = stream.shards.iter().map(|shard| shard.id).chain([stream.id.0]).collect();
+            assert!(ids.iter().all(|id| *id > highest), "{ids:?} after {highest}");
+            highest = ids.into_iter().max().unwrap();
+            // Nothing of it is left to learn from.
+            streams.delete(&stream, false).await.unwrap();
+        }
+        fixture.store.close().await;
+    }
+    assert!(i64::try_from(highest).is_ok());
 }
