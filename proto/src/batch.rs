@@ -22,37 +22,50 @@ pub struct MalformedBatch {
 /// # Errors
 /// [`MalformedBatch`] when the bytes end early or are not protobuf.
 pub fn split_records(content: &Bytes) -> Result<Vec<Bytes>, MalformedBatch> {
+    match split_readable(content) {
+        (records, None) => Ok(records),
+        (_, Some(malformed)) => Err(malformed),
+    }
+}
+
+/// As [`split_records`], for readers that take what there is: the records in front of the first byte that cannot
+/// be read, and what is wrong with it.
+pub fn split_readable(content: &Bytes) -> (Vec<Bytes>, Option<MalformedBatch>) {
     let mut records = Vec::new();
     let mut rest = content.clone();
     while rest.has_remaining() {
         let position = content.len() - rest.remaining();
-        let malformed = |reason| MalformedBatch { reason, position };
-        let (field, wire_type) = decode_key(&mut rest).map_err(|_| malformed("no field key"))?;
-        match wire_type {
-            WireType::LengthDelimited => {
-                let length = decode_varint(&mut rest).map_err(|_| malformed("no length"))?;
-                if length > rest.remaining() as u64 {
-                    return Err(malformed("a record ends beyond the batch"));
-                }
-                let record = rest.split_to(length as usize);
-                if field == RECORDS_FIELD {
-                    records.push(record);
-                }
-            }
-            WireType::Varint => {
-                decode_varint(&mut rest).map_err(|_| malformed("no varint"))?;
-            }
-            WireType::SixtyFourBit | WireType::ThirtyTwoBit => {
-                let width = if wire_type == WireType::SixtyFourBit { 8 } else { 4 };
-                if rest.remaining() < width {
-                    return Err(malformed("a number ends beyond the batch"));
-                }
-                rest.advance(width);
-            }
-            WireType::StartGroup | WireType::EndGroup => return Err(malformed("a group")),
+        match next_record(&mut rest) {
+            Ok(record) => records.extend(record),
+            Err(reason) => return (records, Some(MalformedBatch { reason, position })),
         }
     }
-    Ok(records)
+    (records, None)
+}
+
+/// Takes one field off the front; `None` if it is no record.
+fn next_record(rest: &mut Bytes) -> Result<Option<Bytes>, &'static str> {
+    let (field, wire_type) = decode_key(rest).map_err(|_| "no field key")?;
+    match wire_type {
+        WireType::LengthDelimited => {
+            let length = decode_varint(rest).map_err(|_| "no length")?;
+            if length > rest.remaining() as u64 {
+                return Err("a record ends beyond the batch");
+            }
+            let record = rest.split_to(length as usize);
+            Ok((field == RECORDS_FIELD).then_some(record))
+        }
+        WireType::Varint => decode_varint(rest).map(|_| None).map_err(|_| "no varint"),
+        WireType::SixtyFourBit | WireType::ThirtyTwoBit => {
+            let width = if wire_type == WireType::SixtyFourBit { 8 } else { 4 };
+            if rest.remaining() < width {
+                return Err("a number ends beyond the batch");
+            }
+            rest.advance(width);
+            Ok(None)
+        }
+        WireType::StartGroup | WireType::EndGroup => Err("a group"),
+    }
 }
 
 #[cfg(test)]
@@ -82,10 +95,14 @@ mod tests {
         let records = vec![record("a", b"1"), record("b", b"22")];
         let content = Bytes::from(BatchHStreamRecords { records }.encode_to_vec());
         for cut in 0..content.len() {
-            match split_records(&content.slice(..cut)) {
+            let cut = content.slice(..cut);
+            match split_records(&cut) {
                 Ok(slices) => assert!(slices.len() < 2),
                 Err(error) => assert!(error.to_string().contains("at byte")),
             }
+            // What lies in front of the cut is still to be had.
+            let whole = split_records(&content).unwrap();
+            assert!(whole.starts_with(&split_readable(&cut).0));
         }
     }
 

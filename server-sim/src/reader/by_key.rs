@@ -6,11 +6,12 @@ use super::range::{Offset, ShardRange};
 use crate::error::{Class, Result, ServerError};
 use crate::store::{LogStore, ShardId, StoredBatch};
 use crate::stream::Streams;
+use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use hstreamdb_proto::api::{
     BatchedRecord, CompressionType, HStreamRecord, ReadStreamByKeyRequest, ReadStreamByKeyResponse, RecordId,
 };
-use hstreamdb_proto::{batch::split_records, compression::decompress, partition::key_hash};
+use hstreamdb_proto::{batch::split_readable, compression::decompress, partition::key_hash};
 use prost::Message as _;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -61,11 +62,24 @@ async fn serve(
     let mut found: VecDeque<(RecordId, HStreamRecord)> = VecDeque::new();
     loop {
         if found.is_empty() {
-            match cursor.step(log, 1).await? {
+            // Without credit the search goes on all the same, because the end of the range ends the call, but
+            // the client can end it, too.
+            let step = tokio::select! {
+                biased;
+                message = next(&mut requests), if credit == 0 => match message? {
+                    Some(more) => {
+                        credit = more.read_record_count;
+                        continue;
+                    }
+                    None => return Ok(()),
+                },
+                step = cursor.step(log, 1) => step?,
+            };
+            match step {
                 Step::Done => return Ok(()),
                 Step::Batches(batches) => {
                     for batch in batches {
-                        matching(shard, batch, &first.key, &mut found)?;
+                        matching(shard, batch, &first.key, &mut found);
                     }
                 }
                 Step::AtTail => tokio::select! {
@@ -119,28 +133,40 @@ fn cut(found: &mut VecDeque<(RecordId, HStreamRecord)>, credit: u64) -> ReadStre
     response
 }
 
-fn matching(
-    shard: ShardId,
-    batch: StoredBatch,
-    key: &str,
-    found: &mut VecDeque<(RecordId, HStreamRecord)>,
-) -> Result<()> {
+/// Finds the records of a batch that carry the key. What cannot be decoded belongs to no key that anybody could
+/// name, so it is passed over and logged: one batch that its writer spoilt must not end the reads of every key
+/// of its shard for ever.
+fn matching(shard: ShardId, batch: StoredBatch, key: &str, found: &mut VecDeque<(RecordId, HStreamRecord)>) {
     let lsn = batch.lsn;
-    let undecodable = |reason: String| {
-        ServerError::new(Class::DecodeHStreamRecordErr, format!("batch {lsn} of shard {shard}: {reason}"))
-    };
-    let record = BatchedRecord::decode(batch.bytes).map_err(|error| undecodable(error.to_string()))?;
-    let kind = CompressionType::try_from(record.compression_type)
-        .map_err(|_| undecodable(format!("unknown compression {}", record.compression_type)))?;
-    let content = decompress(kind, &record.payload, MAX_CONTENT_BYTES)
-        .map_err(|error| undecodable(error.to_string()))?;
-    let records = split_records(&content).map_err(|error| undecodable(error.to_string()))?;
-    for (batch_index, bytes) in (0..batch.records).zip(records) {
-        let record = HStreamRecord::decode(bytes).map_err(|error| undecodable(error.to_string()))?;
-        let its_key = record.header.as_ref().map_or("", |header| header.key.as_str());
-        if its_key == key {
-            found.push_back((RecordId { shard_id: shard, batch_id: lsn, batch_index }, record));
+    let unreadable = match content(batch.bytes) {
+        Ok(content) => {
+            let (records, malformed) = split_readable(&content);
+            let mut unreadable = malformed.map(|error| error.to_string());
+            for (batch_index, bytes) in (0..batch.records).zip(records) {
+                match HStreamRecord::decode(bytes) {
+                    Ok(record) => {
+                        if record.header.as_ref().map_or("", |header| header.key.as_str()) == key {
+                            found.push_back((
+                                RecordId { shard_id: shard, batch_id: lsn, batch_index },
+                                record,
+                            ));
+                        }
+                    }
+                    Err(error) => unreadable = Some(format!("record {batch_index}: {error}")),
+                }
+            }
+            unreadable
         }
+        Err(reason) => Some(reason),
+    };
+    if let Some(reason) = unreadable {
+        tracing::warn!(shard, lsn, reason, "a read by key passes over what it cannot decode of a batch");
     }
-    Ok(())
+}
+
+fn content(bytes: Bytes) -> Result<Bytes, String> {
+    let record = BatchedRecord::decode(bytes).map_err(|error| error.to_string())?;
+    let kind = CompressionType::try_from(record.compression_type)
+        .map_err(|_| format!("unknown compression {}", record.compression_type))?;
+    decompress(kind, &record.payload, MAX_CONTENT_BYTES).map_err(|error| error.to_string())
 }
