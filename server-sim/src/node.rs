@@ -189,7 +189,7 @@ impl Node {
             log: store.log(),
             streams,
             subscriptions,
-            readers: PolledReaders::new(store.log(), store.meta()),
+            readers: PolledReaders::open(store.log(), store.meta()).await.map_err(unusable)?,
             stats: Stats::default(),
             parked_appends: Semaphore::new(MAX_PARKED_APPENDS),
             stop: CancellationToken::new(),
@@ -227,7 +227,11 @@ impl Node {
             tracing::warn!("some calls did not end in time and are cut off");
             self.server.abort();
         }
-        if tokio::time::timeout(STORE_GRACE, self.store.close()).await.is_err() {
+        let close = async {
+            self.context.readers.close().await;
+            self.store.close().await;
+        };
+        if tokio::time::timeout(STORE_GRACE, close).await.is_err() {
             tracing::warn!(
                 "the disk does not answer; the store is left as it is, the next start recovers it"
             );

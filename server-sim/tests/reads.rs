@@ -186,9 +186,8 @@ async fn polled_readers_advance_wait_and_survive_a_restart() {
     let mut node = TestNode::start(dir.path()).await;
     let listed = node.client.list_shard_readers(ListShardReadersRequest {}).await.unwrap().into_inner();
     assert_eq!(listed.reader_id, ["reader"]);
-    // The position is not kept: it starts over.
     let received = node.client.read_shard(poll.clone()).await.unwrap().into_inner().received_records;
-    assert_eq!(payloads(&received), ["a", "b"]);
+    assert_eq!(payloads(&received), ["d"]);
     let delete = DeleteShardReaderRequest { reader_id: "reader".into() };
     node.client.delete_shard_reader(delete.clone()).await.unwrap();
     assert_eq!(refusal(node.client.delete_shard_reader(delete).await).0, Code::FailedPrecondition);

@@ -16,6 +16,8 @@ pub(super) async fn create(
     check_name(Class::InvalidStreamName, &request.stream_name)?;
     let offset = Offset::of_shard(request.shard_offset)?
         .ok_or_else(|| ServerError::new(Class::InvalidShardOffset, "the offset is missing"))?;
+    // The id is looked at before the shard, as published servers do; creating looks again.
+    node.readers.check_free(&request.reader_id).await?;
     let start = Offset::start(Some(offset), &*node.log, request.shard_id).await?;
     let reader = NewReader {
         id: request.reader_id.clone(),

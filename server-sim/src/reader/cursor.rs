@@ -53,6 +53,11 @@ impl Cursor {
         Ok(Cursor { shard, next: range.start, end: range.end, tail: log.watch_tail(shard)?, lost: None })
     }
 
+    /// First LSN it has not read.
+    pub(super) fn next(&self) -> Lsn {
+        self.next
+    }
+
     pub(super) async fn step(&mut self, log: &dyn LogStore, max_batches: usize) -> Result<Step> {
         if self.end.is_some_and(|end| self.next > end) {
             return Ok(Step::Done);

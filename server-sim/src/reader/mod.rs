@@ -4,6 +4,7 @@ pub mod by_key;
 mod cursor;
 mod delivery;
 mod polled;
+mod position;
 mod range;
 
 pub use cursor::{MAX_BATCHES_PER_MESSAGE, ReadPlan, Responses, run};

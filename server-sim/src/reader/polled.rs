@@ -1,7 +1,8 @@
-//! Readers that are created once and polled: what they read is durable, how far they are is not.
+//! Readers that are created once and polled. What they read is durable at once, how far they are a moment later.
 
-use super::cursor::{Cursor, MAX_BATCHES_PER_MESSAGE, Step};
+use super::cursor::{Cursor, Step};
 use super::delivery::{MESSAGE_BYTES, received, received_bytes};
+use super::position::Position;
 use super::range::ShardRange;
 use crate::error::{Class, Result, ServerError};
 use crate::store::{Expect, FIRST_LSN, LogStore, Lsn, MetaStore, ShardId, StoreError, StoredBatch};
@@ -9,14 +10,22 @@ use bytes::Bytes;
 use hstreamdb_proto::api::ReceivedRecord;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+use tokio::sync::Notify;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Code;
 
 const PREFIX: &str = "reader/";
 
 /// Longest time one poll waits, whatever the reader's timeout says.
 const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// Most batches in one answer, which is cut by bytes, too.
+const MAX_BATCHES_PER_POLL: usize = 100;
+
+/// Positions are collected for this long before they are written.
+const SAVE_DELAY: Duration = Duration::from_secs(1);
 
 /// A reader as created.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,7 +36,7 @@ pub struct NewReader {
     pub stream: String,
     /// The shard it reads.
     pub shard: ShardId,
-    /// Where it starts, also after a restart of the node.
+    /// Where it starts.
     pub start: Lsn,
     /// How long a poll waits for data, in milliseconds.
     pub timeout_ms: u32,
@@ -37,29 +46,120 @@ pub struct NewReader {
 #[derive(Debug)]
 pub struct PolledReaders {
     log: Arc<dyn LogStore>,
+    saved: Arc<Saved>,
+    /// Ends the task that writes positions.
+    _saver: DropGuard,
+}
+
+/// What the task that writes positions needs to know.
+#[derive(Debug)]
+struct Saved {
     meta: Arc<dyn MetaStore>,
-    /// Readers polled since the start; the lock inside serialises polls of one reader.
-    open: Mutex<HashMap<String, Arc<tokio::sync::Mutex<OpenReader>>>>,
+    /// Readers polled since the start.
+    open: Mutex<HashMap<String, Arc<Reader>>>,
+    moved: Notify,
 }
 
 #[derive(Debug)]
-struct OpenReader {
+struct Reader {
+    position: Position,
+    /// Held by one poll at a time.
+    turn: tokio::sync::Mutex<Turn>,
+}
+
+#[derive(Debug)]
+struct Turn {
     spec: NewReader,
     cursor: Cursor,
     /// Read, but not yet part of an answer.
     surplus: VecDeque<StoredBatch>,
 }
 
-impl PolledReaders {
-    /// Readers over the two stores.
-    pub fn new(log: Arc<dyn LogStore>, meta: Arc<dyn MetaStore>) -> Self {
-        PolledReaders { log, meta, open: Mutex::default() }
+impl Saved {
+    fn open(&self) -> MutexGuard<'_, HashMap<String, Arc<Reader>>> {
+        self.open.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn open_readers(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<String, Arc<tokio::sync::Mutex<OpenReader>>>> {
-        self.open.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    /// Two first polls at once must share one position; a reader deleted meanwhile has to give way.
+    fn share(&self, id: &str, opened: Arc<Reader>) -> Arc<Reader> {
+        let mut open = self.open();
+        match open.get(id) {
+            Some(there) if there.position.reader() == opened.position.reader() => there.clone(),
+            _ => {
+                open.insert(id.to_owned(), opened.clone());
+                opened
+            }
+        }
+    }
+
+    fn close(&self, id: &str, reader: u64) {
+        let mut open = self.open();
+        if open.get(id).is_some_and(|there| there.position.reader() == reader) {
+            open.remove(id);
+        }
+    }
+
+    async fn save(&self) -> Result<()> {
+        let open: Vec<(String, Arc<Reader>)> =
+            self.open().iter().map(|(id, reader)| (id.clone(), reader.clone())).collect();
+        let positions = open.iter().map(|(id, reader)| (id.as_str(), &reader.position));
+        Position::save(&*self.meta, positions).await
+    }
+
+    async fn save_in_background(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.moved.notified() => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(SAVE_DELAY) => {}
+            }
+            if let Err(error) = self.save().await {
+                tracing::warn!(%error, "positions of polled readers were not saved, trying again");
+                self.moved.notify_one();
+            }
+        }
+    }
+}
+
+impl PolledReaders {
+    /// Readers over the two stores.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub async fn open(log: Arc<dyn LogStore>, meta: Arc<dyn MetaStore>) -> Result<Self> {
+        let entries = meta.list(PREFIX).await?.into_iter();
+        let readers: HashMap<String, u64> = entries
+            .filter_map(|(key, found)| Some((key.strip_prefix(PREFIX)?.to_owned(), found.version)))
+            .collect();
+        Position::forget_gone(&*meta, &readers).await?;
+        let saved = Arc::new(Saved { meta, open: Mutex::default(), moved: Notify::new() });
+        let stop = CancellationToken::new();
+        tokio::spawn(saved.clone().save_in_background(stop.clone()));
+        Ok(PolledReaders { log, saved, _saver: stop.drop_guard() })
+    }
+
+    /// Saves where every reader is. Called when no poll runs any more: every answer counts as received.
+    pub async fn close(&self) {
+        for reader in self.saved.open().values() {
+            reader.position.receive();
+        }
+        if let Err(error) = self.saved.save().await {
+            tracing::warn!(%error, "polled readers will repeat what they read last");
+        }
+    }
+
+    /// Tells whether an id is free right now.
+    ///
+    /// # Errors
+    /// [`Class::ShardReaderExists`]; what the store reports.
+    pub async fn check_free(&self, id: &str) -> Result<()> {
+        match self.saved.meta.get(&key(id)).await? {
+            Some(_) => Err(exists(id)),
+            None => Ok(()),
+        }
     }
 
     /// Creates a reader; durable on return.
@@ -68,9 +168,9 @@ impl PolledReaders {
     /// [`Class::ShardReaderExists`]; what the store reports.
     pub async fn create(&self, reader: NewReader) -> Result<()> {
         let value = serde_json::to_vec(&reader).map_err(|error| unreadable(&reader.id, &error))?;
-        match self.meta.put(&key(&reader.id), Bytes::from(value), Expect::Absent).await {
+        match self.saved.meta.put(&key(&reader.id), Bytes::from(value), Expect::Absent).await {
             Ok(_) => Ok(()),
-            Err(StoreError::Conflict { .. }) => Err(ServerError::new(Class::ShardReaderExists, reader.id)),
+            Err(StoreError::Conflict { .. }) => Err(exists(&reader.id)),
             Err(other) => Err(other.into()),
         }
     }
@@ -80,7 +180,7 @@ impl PolledReaders {
     /// # Errors
     /// What the store reports.
     pub async fn list(&self) -> Result<Vec<String>> {
-        let entries = self.meta.list(PREFIX).await?;
+        let entries = self.saved.meta.list(PREFIX).await?;
         Ok(entries.into_iter().filter_map(|(key, _)| key.strip_prefix(PREFIX).map(str::to_owned)).collect())
     }
 
@@ -89,14 +189,14 @@ impl PolledReaders {
     /// # Errors
     /// [`Class::EmptyShardReader`] when there is none; what the store reports.
     pub async fn delete(&self, id: &str) -> Result<()> {
-        let Some(found) = self.meta.get(&key(id)).await? else { return Err(no_reader(id)) };
-        match self.meta.delete(&key(id), Expect::Version(found.version)).await {
+        let Some(found) = self.saved.meta.get(&key(id)).await? else { return Err(no_reader()) };
+        match self.saved.meta.delete(&key(id), Expect::Version(found.version)).await {
             Ok(()) => {}
-            Err(StoreError::Conflict { .. }) => return Err(no_reader(id)),
+            Err(StoreError::Conflict { .. }) => return Err(no_reader()),
             Err(other) => return Err(other.into()),
         }
-        self.open_readers().remove(id);
-        Ok(())
+        self.saved.close(id, found.version);
+        Position::forget(&*self.saved.meta, id).await
     }
 
     /// Up to `max_batches` batches from where the previous poll ended; waits up to the reader's timeout when
@@ -106,62 +206,79 @@ impl PolledReaders {
     /// [`Class::EmptyShardReader`] when there is no such reader; what the store reports.
     pub async fn poll(&self, id: &str, max_batches: u32) -> Result<Vec<ReceivedRecord>> {
         let reader = self.reader(id).await?;
-        let mut reader = reader.lock().await;
-        let most = (max_batches as usize).clamp(1, MAX_BATCHES_PER_MESSAGE);
-        let wait = Duration::from_millis(u64::from(reader.spec.timeout_ms)).min(MAX_WAIT);
+        let mut turn = reader.turn.lock().await;
+        // Whoever asks again has the answer before.
+        if reader.position.receive() {
+            self.saved.moved.notify_one();
+        }
+        let records = turn.read(&*self.log, max_batches).await;
+        reader.position.answer(turn.next());
+        records
+    }
+
+    async fn reader(&self, id: &str) -> Result<Arc<Reader>> {
+        if let Some(reader) = self.saved.open().get(id) {
+            return Ok(reader.clone());
+        }
+        let Some(found) = self.saved.meta.get(&key(id)).await? else { return Err(no_reader()) };
+        let spec: NewReader = serde_json::from_slice(&found.value).map_err(|error| unreadable(id, &error))?;
+        let saved = Position::load(&*self.saved.meta, id, found.version).await?.unwrap_or(0);
+        let start = spec.start.max(saved).max(FIRST_LSN);
+        let cursor = Cursor::open(&*self.log, spec.shard, ShardRange { start, end: None })?;
+        let opened = Arc::new(Reader {
+            position: Position::new(found.version, start),
+            turn: tokio::sync::Mutex::new(Turn { spec, cursor, surplus: VecDeque::new() }),
+        });
+        let opened = self.saved.share(id, opened);
+        // Deleted, and perhaps created anew, while it was opened here: then this one must not stay.
+        match self.saved.meta.get(&key(id)).await? {
+            Some(now) if now.version == found.version => Ok(opened),
+            _ => {
+                self.saved.close(id, found.version);
+                Err(no_reader())
+            }
+        }
+    }
+}
+
+impl Turn {
+    /// First LSN that is not part of an answer yet.
+    fn next(&self) -> Lsn {
+        self.surplus.front().map_or_else(|| self.cursor.next(), |batch| batch.lsn)
+    }
+
+    async fn read(&mut self, log: &dyn LogStore, max_batches: u32) -> Result<Vec<ReceivedRecord>> {
+        let most = (max_batches as usize).clamp(1, MAX_BATCHES_PER_POLL);
+        let wait = Duration::from_millis(u64::from(self.spec.timeout_ms)).min(MAX_WAIT);
         let deadline = tokio::time::Instant::now() + wait;
-        while reader.surplus.is_empty() {
-            let reader = &mut *reader;
-            match reader.cursor.step(&*self.log, most).await? {
+        while self.surplus.is_empty() {
+            match self.cursor.step(log, most).await? {
                 Step::Batches(batches) => {
-                    reader.surplus.extend(batches);
-                    if let Some(gap) = reader.cursor.lost {
+                    self.surplus.extend(batches);
+                    if let Some(gap) = self.cursor.lost {
                         // Told once; the next poll goes on behind the gap.
                         let text = format!("records of LSN {} to {} are lost", gap.from, gap.to);
                         return Err(ServerError::new(Class::DataLossGapError, text));
                     }
                 }
                 Step::Done => break,
-                Step::AtTail => match tokio::time::timeout_at(deadline, reader.cursor.wait()).await {
+                Step::AtTail => match tokio::time::timeout_at(deadline, self.cursor.wait()).await {
                     Ok(moved) => moved?,
                     Err(_) => break,
                 },
             }
         }
-        let shard = reader.spec.shard;
         let mut records = Vec::new();
         let mut size = 0;
         while records.len() < most {
-            let Some(bytes) = reader.surplus.front().map(received_bytes) else { break };
+            let Some(bytes) = self.surplus.front().map(received_bytes) else { break };
             if !records.is_empty() && size + bytes > MESSAGE_BYTES {
                 break;
             }
             size += bytes;
-            records.extend(reader.surplus.pop_front().and_then(|batch| received(shard, batch)));
+            records.extend(self.surplus.pop_front().and_then(|batch| received(self.spec.shard, batch)));
         }
         Ok(records)
-    }
-
-    async fn reader(&self, id: &str) -> Result<Arc<tokio::sync::Mutex<OpenReader>>> {
-        if let Some(reader) = self.open_readers().get(id) {
-            return Ok(reader.clone());
-        }
-        let Some(found) = self.meta.get(&key(id)).await? else { return Err(no_reader(id)) };
-        let spec: NewReader = serde_json::from_slice(&found.value).map_err(|error| unreadable(id, &error))?;
-        let range = ShardRange { start: spec.start.max(FIRST_LSN), end: None };
-        let cursor = Cursor::open(&*self.log, spec.shard, range)?;
-        let opened = OpenReader { spec, cursor, surplus: VecDeque::new() };
-        let opened = Arc::new(tokio::sync::Mutex::new(opened));
-        // Two first polls at once must share one position.
-        let opened = self.open_readers().entry(id.to_owned()).or_insert(opened).clone();
-        // Deleted, and perhaps created anew, while it was opened here: then this one must not stay.
-        match self.meta.get(&key(id)).await? {
-            Some(now) if now.version == found.version => Ok(opened),
-            _ => {
-                self.open_readers().remove(id);
-                Err(no_reader(id))
-            }
-        }
     }
 }
 
@@ -169,8 +286,13 @@ fn key(id: &str) -> String {
     format!("{PREFIX}{id}")
 }
 
-fn no_reader(id: &str) -> ServerError {
-    ServerError::new(Class::EmptyShardReader, id)
+/// The detail is a word of the published servers, not the id.
+fn no_reader() -> ServerError {
+    ServerError::new(Class::EmptyShardReader, "ShardReaderNotExists")
+}
+
+fn exists(id: &str) -> ServerError {
+    ServerError::new(Class::ShardReaderExists, format!("the shard reader {id} exists already"))
 }
 
 fn unreadable(id: &str, error: &serde_json::Error) -> ServerError {
