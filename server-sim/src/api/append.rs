@@ -26,12 +26,14 @@ pub(super) async fn append(
     let producer = stamp(request.metadata())?;
     let request = request.into_inner();
     let shard = request.shard_id;
-    // Only streams that exist are counted, and an archived one takes no more records.
+    let checked = check(node, request.records);
+    // Only streams that exist are counted, and an archived one takes no more records. What is wrong with the
+    // batch itself is said first, as published servers do: it is final, a missing shard is tried again.
     let stream = node.streams.by_shard(shard).filter(|stream| !stream.archived);
-    let Some(stream) = stream else { return Err(no_shard(shard)) };
+    let Some(stream) = stream else { return Err(checked.err().unwrap_or_else(|| no_shard(shard))) };
     let counters = node.stats.stream(stream.id);
     let outcome: Result<(Appended, usize)> = async {
-        let (bytes, records) = check(node, request.records)?;
+        let (bytes, records) = checked?;
         let size = bytes.len();
         let batch = NewBatch { bytes, records, producer };
         Ok((store(node, shard, batch).await?, size))

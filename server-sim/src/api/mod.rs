@@ -19,6 +19,7 @@ use hstreamdb_proto::api::h_stream_api_server::HStreamApi;
 use hstreamdb_proto::{api as wire, metadata};
 use serde_json::Value;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use tokio::sync::mpsc;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -118,19 +119,27 @@ async fn fetch(
     node: &Arc<NodeContext>,
     request: Request<Streaming<wire::StreamingFetchRequest>>,
 ) -> Result<Response<BoxStream<'static, Result<wire::StreamingFetchResponse, Status>>>> {
-    let uri = request.remote_addr().map(|address| address.to_string()).unwrap_or_default();
     let keys = request.metadata();
-    let text = |key: &str| keys.get(key).and_then(|value| value.to_str().ok());
+    let text = |key: &str| keys.get(key).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    // A proxy in front says on whose behalf it calls.
+    let uri = text("x-forwarded-for").or_else(|| request.remote_addr().map(peer));
+    let user_agent = text("proxy-agent").or_else(|| text("user-agent"));
     let caller = Caller {
-        uri,
-        user_agent: text("user-agent").unwrap_or_default().to_owned(),
-        confirm: text(metadata::ACK_CONFIRMATION) == Some("1"),
+        uri: uri.unwrap_or_default(),
+        user_agent: user_agent.unwrap_or_default(),
+        confirm: text(metadata::ACK_CONFIRMATION).as_deref() == Some("1"),
     };
     let fetch = subscription::streaming_fetch(&node.subscriptions, request.into_inner(), caller).await?;
     let incarnation = fetch.incarnation();
     let mut response = announce(Response::new(fetch.boxed()));
     response.metadata_mut().insert(metadata::SUBSCRIPTION_INCARNATION, incarnation.into());
     Ok(response)
+}
+
+/// The peer of a connection in gRPC's notation.
+fn peer(address: SocketAddr) -> String {
+    let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+    format!("{family}:{address}")
 }
 
 macro_rules! service {

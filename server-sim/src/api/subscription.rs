@@ -78,7 +78,8 @@ pub fn get(
     let offsets = subscriptions.checkpoints(&request.id)?;
     let offsets =
         offsets.into_iter().map(|(shard_id, batch_id)| SubscriptionOffset { shard_id, batch_id }).collect();
-    Ok(GetSubscriptionResponse { subscription: Some(definition.to_wire(&definition.stream_name)), offsets })
+    let stream_name = subscriptions.stream_name_inside(&definition);
+    Ok(GetSubscriptionResponse { subscription: Some(definition.to_wire(&stream_name)), offsets })
 }
 
 /// `ListSubscriptions`: all, in name order.
@@ -142,7 +143,10 @@ where
 {
     let first = match tokio::time::timeout(FIRST_MESSAGE_TIMEOUT, requests.next()).await {
         Ok(Some(Ok(first))) => first,
-        Ok(None) => return Err(ServerError::new(Class::StreamReadClose, serde_json::Value::Null)),
+        Ok(None) => {
+            let text = "the call was closed before its first message";
+            return Err(ServerError::new(Class::StreamReadClose, text));
+        }
         Ok(Some(Err(status))) => return Err(ServerError::new(Class::StreamReadError, status.message())),
         Err(_) => {
             let text = format!("no message arrived within {FIRST_MESSAGE_TIMEOUT:?}");

@@ -6,10 +6,14 @@ use crate::node::NodeContext;
 use crate::reader::Offset;
 use crate::store::{Lsn, ShardId};
 use crate::stream::check_name;
+use futures::{StreamExt as _, TryStreamExt as _};
 use hstreamdb_proto::api as wire;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tonic::Code;
+
+/// Shards of one call that are trimmed side by side.
+const TRIMS_AT_A_TIME: usize = 8;
 
 pub(super) async fn stream(node: &Arc<NodeContext>, request: wire::TrimStreamRequest) -> Result<()> {
     check_name(Class::InvalidStreamName, &request.stream_name)?;
@@ -20,10 +24,10 @@ pub(super) async fn stream(node: &Arc<NodeContext>, request: wire::TrimStreamReq
         .ok_or_else(|| ServerError::new(Class::StreamNotFound, request.stream_name))?;
     let node = node.clone();
     to_the_end(async move {
-        for shard in &stream.shards {
-            trim(&node, shard.id, point).await?;
-        }
-        Ok(())
+        let shards: Vec<ShardId> = stream.shards.iter().map(|shard| shard.id).collect();
+        // Side by side they share their waits for the disk.
+        let trims = shards.into_iter().map(|shard| trim(&node, shard, point));
+        futures::stream::iter(trims).buffer_unordered(TRIMS_AT_A_TIME).try_collect().await
     })
     .await
 }
@@ -84,9 +88,8 @@ pub(super) async fn shards(
     }
     let node = node.clone();
     to_the_end(async move {
-        for (shard, up_to) in trims {
-            node.log.trim(shard, up_to).await?;
-        }
+        let trims = trims.into_iter().map(|(shard, up_to)| node.log.trim(shard, up_to));
+        futures::stream::iter(trims).buffer_unordered(TRIMS_AT_A_TIME).try_collect::<()>().await?;
         Ok(())
     })
     .await?;

@@ -13,6 +13,7 @@ use crate::store::{Expect, LogStore, Lsn, MetaStore, ShardId, StoreError};
 use crate::stream::{StreamId, Streams};
 use futures::Stream;
 use hstreamdb_proto::api::{Consumer, SpecialOffset, StreamingFetchRequest};
+use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -199,6 +200,14 @@ impl Subscriptions {
         }
     }
 
+    /// The name under which a subscription itself shows its stream: of an archived one the internal name.
+    pub fn stream_name_inside(&self, definition: &Definition) -> String {
+        match self.streams.by_id(definition.stream) {
+            Some(stream) if !stream.archived => stream.name.clone(),
+            _ => format!("__archive__{}_{}", definition.stream_name, definition.stream),
+        }
+    }
+
     /// Creates a subscription; durable on return. What is appended afterwards is delivered even to LATEST.
     ///
     /// # Errors
@@ -215,7 +224,7 @@ impl Subscriptions {
             return Err(ServerError::new(Class::NonExistentStream, new.stream_name));
         };
         let offset = SpecialOffset::try_from(new.offset)
-            .map_err(|_| ServerError::new(Class::InvalidSubscriptionOffset, new.offset))?;
+            .map_err(|_| ServerError::new(Class::InvalidSubscriptionOffset, Value::Null))?;
         if self.exists(&new.id) {
             return Err(ServerError::new(Class::SubscriptionExists, new.id));
         }
