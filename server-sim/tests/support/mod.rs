@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test file uses its own part")]
 
 pub mod consumer;
+pub mod fetch;
 
 use bytes::Bytes;
 use hstream_server::node::{Node, NodeConfig};

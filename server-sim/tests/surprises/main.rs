@@ -1,0 +1,17 @@
+//! What implementers of this protocol get wrong: the forty surprises of the original server, each a test named
+//! after it. Most are copied because clients depend on them; the names say where this server does better.
+//!
+//! Not here, because this server has no SQL: 31 (sources and results of queries), 32 (integers in SQL results),
+//! 33 (NULL, MIN, MAX, AVG, outer joins). Of 23 to 25, which are about clusters, what one node can show.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod appends;
+mod cluster;
+mod errors;
+mod readers;
+mod reads;
+mod streams;
+mod subscriptions;
+mod trims;
