@@ -118,7 +118,8 @@ list_streams(Client) -> call(hstreamdb_nif:list_streams(Client)).
 create_subscription(Client, Id, Stream) -> create_subscription(Client, Id, Stream, #{}).
 
 %% @doc Options: `offset' (`earliest' or `latest', the default), `ack_timeout_secs' (600),
-%% `max_unacked_records' (10000).
+%% `max_unacked_records' (10000), `redeliver_on_disconnect' (false), `max_deliveries' (0, no limit) with
+%% `dead_letter_stream'.
 -spec create_subscription(client(), unicode:chardata(), unicode:chardata(), options()) ->
     ok | {error, error()}.
 create_subscription(Client, Id, Stream, Options) ->

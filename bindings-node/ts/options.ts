@@ -60,6 +60,12 @@ export interface SubscriptionOptions {
   maxUnackedRecords?: number
   /** Where a new subscription starts. Default: latest. */
   offset?: 'earliest' | 'latest'
+  /** What a consumer has when it leaves or is lost goes to others at once instead of after the ack timeout. Needs a server that can. Default: false. */
+  redeliverOnDisconnect?: boolean
+  /** Deliveries of a record before it goes to the dead-letter stream; 0 is no limit. Needs dead_letter_stream and a server that can. Unit: deliveries. Default: 0. */
+  maxDeliveries?: number
+  /** Existing stream for records that reached max_deliveries. */
+  deadLetterStream?: string
 }
 
 /** Options of `client.producer`. */

@@ -203,6 +203,9 @@ static TABLE: &[OptionSpec] = &[
     spec(Subscription, "ack_timeout_secs", integer(1, MAX_I32), "seconds", "600", "A delivered record that is not acknowledged for this long is delivered again."),
     spec(Subscription, "max_unacked_records", integer(0, MAX_I32), "records", "10000", "Delivery pauses while this many records wait for their acknowledgement; 0 never delivers."),
     spec(Subscription, "offset", Choice(&["earliest", "latest"]), "", "latest", "Where a new subscription starts."),
+    spec(Subscription, "redeliver_on_disconnect", Bool, "", "false", "What a consumer has when it leaves or is lost goes to others at once instead of after the ack timeout. Needs a server that can."),
+    spec(Subscription, "max_deliveries", integer(0, MAX_U32), "deliveries", "0", "Deliveries of a record before it goes to the dead-letter stream; 0 is no limit. Needs dead_letter_stream and a server that can."),
+    spec(Subscription, "dead_letter_stream", Text, "", "", "Existing stream for records that reached max_deliveries."),
 
     spec(Producer, "batch_max_records", integer(1, MAX_I32), "records", "100", "A batch is sent when it holds this many records."),
     spec(Producer, "batch_max_bytes", integer(1, MAX_I32), "bytes", "524288", "A batch is sent before its encoded size exceeds this. Servers refuse batches above 1 MiB by default."),

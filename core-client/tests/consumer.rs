@@ -42,6 +42,28 @@ async fn everything_appended_is_delivered_in_order_per_shard() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acknowledgements_are_let_go_once_the_server_says_they_are_durable() {
+    let mut node = TestNode::start().await;
+    let shard = node.stream("s", 1).await[0];
+    node.subscription("sub", "s").await;
+    node.append_batches("s", shard, 10, 3).await;
+    let consumer = node.client().await.consumer("sub").start().await.unwrap();
+    let ids = receive(&consumer, 30).await;
+    // All but the first batch: its successors are acknowledged, but no checkpoint can cover them.
+    consumer.ack(&ids[3..]).unwrap();
+    soon(consumer.flush_acks()).await.unwrap();
+    assert_eq!(consumer.stats().unconfirmed_acks, 27);
+    consumer.ack(&ids[..3]).unwrap();
+    // Asking for the checkpoints would take until the tenth second.
+    eventually("the confirmation", Duration::from_secs(8), || {
+        let stats = consumer.stats();
+        async move { (stats.unsent_acks == 0 && stats.unconfirmed_acks == 0).then_some(()) }
+    })
+    .await;
+    assert_eq!(consumer.stats().redelivered_records, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clean_stop_leaves_nothing_to_deliver_again() {
     let mut node = TestNode::start().await;
     let shard = node.stream("s", 1).await[0];

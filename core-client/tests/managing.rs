@@ -80,6 +80,38 @@ async fn a_subscription_lives_from_create_to_delete() {
 }
 
 #[tokio::test]
+async fn a_redelivery_policy_reaches_the_server() {
+    let mut node = TestNode::start().await;
+    let client = node.client().await;
+    let shard = node.stream("s", 1).await[0];
+    let dead = node.stream("tote-briefe-ü", 1).await[0];
+    let options = || SubscriptionOptions::new().offset(StartFrom::Earliest).ack_timeout_secs(1);
+    let error = client.create_subscription("sub", "s", options().dead_letter("none", 1)).await.unwrap_err();
+    assert_eq!((error.kind(), error.code()), (ErrorKind::NotFound, Some(200)), "{error}");
+    let error = client.create_subscription("sub", "s", options().dead_letter("s", 1)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+    let by_name = options()
+        .set("max_deliveries", 1)
+        .and_then(|options| options.set("dead_letter_stream", "tote-briefe-ü"))
+        .and_then(|options| options.set("redeliverOnDisconnect", true))
+        .unwrap();
+    assert_eq!(by_name, options().dead_letter("tote-briefe-ü", 1).redeliver_on_disconnect(true));
+    client.create_subscription("sub", "s", by_name).await.unwrap();
+    let ids = node.append_batches("s", shard, 1, 2).await;
+
+    let consumer = client.consumer("sub").start().await.unwrap();
+    let batch = soon(consumer.next_batch()).await.unwrap().unwrap();
+    consumer.ack(&ids[1..]).unwrap();
+    assert_eq!(batch.ids(), ids);
+    // Never acknowledged: after its only delivery the first record goes to the other stream.
+    let reader = client.shard_reader("tote-briefe-ü", dead).open().await.unwrap();
+    let buried = soon(reader.next_batch()).await.unwrap().unwrap();
+    let records = buried.records().unwrap();
+    assert_eq!(records.len(), 1);
+    assert!(records[0].attributes.contains(&("dead-letter-record-id".to_owned(), ids[0].to_string())));
+}
+
+#[tokio::test]
 async fn trims_take_every_kind_of_offset_that_makes_sense() {
     let mut node = TestNode::start().await;
     let shard = node.stream("s", 1).await[0];

@@ -112,6 +112,9 @@ class Client:
         ack_timeout_secs: int = 600,
         max_unacked_records: int = 10000,
         offset: str = "latest",
+        redeliver_on_disconnect: bool = False,
+        max_deliveries: int = 0,
+        dead_letter_stream: str = ...,
     ) -> Awaitable[Subscription]: ...
     def delete_subscription(self, subscription: str, *, force: bool = False) -> Awaitable[None]: ...
     def subscription_exists(self, subscription: str) -> Awaitable[bool]: ...

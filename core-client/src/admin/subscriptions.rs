@@ -8,7 +8,14 @@ use crate::{
     options::{OptionScope, OptionValue, Setting},
     retry::Operation,
 };
-use hstreamdb_proto::api::{self, SpecialOffset};
+use hstreamdb_proto::{
+    api::{self, SpecialOffset},
+    metadata,
+};
+use tonic::{
+    Request,
+    metadata::{BinaryMetadataValue, MetadataMap, MetadataValue},
+};
 
 /// Where a new subscription starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,18 +37,28 @@ impl StartFrom {
 }
 
 /// How a subscription is created. Defaults: acknowledgements within 600 s, 10,000 records unacknowledged, from the
-/// latest record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// latest record, no limit of deliveries.
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct SubscriptionOptions {
     ack_timeout_secs: i32,
     max_unacked_records: i32,
     offset: StartFrom,
+    redeliver_on_disconnect: bool,
+    max_deliveries: u32,
+    dead_letter_stream: Option<String>,
 }
 
 impl Default for SubscriptionOptions {
     fn default() -> Self {
-        SubscriptionOptions { ack_timeout_secs: 600, max_unacked_records: 10_000, offset: StartFrom::Latest }
+        SubscriptionOptions {
+            ack_timeout_secs: 600,
+            max_unacked_records: 10_000,
+            offset: StartFrom::Latest,
+            redeliver_on_disconnect: false,
+            max_deliveries: 0,
+            dead_letter_stream: None,
+        }
     }
 }
 
@@ -71,6 +88,37 @@ impl SubscriptionOptions {
         self
     }
 
+    /// Whether what a consumer has when it leaves or is lost goes to others at once, instead of after the ack
+    /// timeout; default false. Needs a server that can.
+    pub fn redeliver_on_disconnect(mut self, at_once: bool) -> Self {
+        self.redeliver_on_disconnect = at_once;
+        self
+    }
+
+    /// After so many deliveries, at least 1, a record that is not acknowledged goes to this stream, which must exist,
+    /// and counts as acknowledged; default no limit. Needs a server that can.
+    pub fn dead_letter(mut self, stream: impl Into<String>, max_deliveries: u32) -> Self {
+        self.dead_letter_stream = Some(stream.into());
+        self.max_deliveries = max_deliveries;
+        self
+    }
+
+    /// What goes beyond the published protocol, as metadata; nothing by default.
+    fn policy(&self) -> MetadataMap {
+        let mut keys = MetadataMap::new();
+        if self.redeliver_on_disconnect {
+            keys.insert(metadata::REDELIVER_ON_DISCONNECT, MetadataValue::from_static("true"));
+        }
+        if self.max_deliveries > 0 {
+            keys.insert(metadata::MAX_DELIVERIES, self.max_deliveries.into());
+        }
+        if let Some(stream) = &self.dead_letter_stream {
+            let name = BinaryMetadataValue::from_bytes(stream.as_bytes());
+            keys.insert_bin(metadata::DEAD_LETTER_STREAM, name);
+        }
+        keys
+    }
+
     /// Sets an option of the table by name, in snake or camel case.
     ///
     /// # Errors
@@ -86,6 +134,9 @@ impl SubscriptionOptions {
                     _ => StartFrom::Latest,
                 }
             }
+            "redeliver_on_disconnect" => self.redeliver_on_disconnect = setting.bool()?,
+            "max_deliveries" => self.max_deliveries = setting.integer()?,
+            "dead_letter_stream" => self.dead_letter_stream = Some(setting.text()?),
             _ => return Err(setting.refuse("it is in the table but not wired")),
         }
         Ok(self)
@@ -140,8 +191,9 @@ impl Client {
     /// Creates a subscription to a stream.
     ///
     /// # Errors
-    /// `AlreadyExists`, `FailedPrecondition` when the stream does not exist, `InvalidArgument`; `OutcomeUnknown` when the
-    /// connection broke after the call was sent: it is not repeated then.
+    /// `AlreadyExists`, `FailedPrecondition` when the stream does not exist, `InvalidArgument`, `NotFound` when the
+    /// dead-letter stream does not exist, `Unimplemented` when the server cannot do what the options ask for;
+    /// `OutcomeUnknown` when the connection broke after the call was sent: it is not repeated then.
     pub async fn create_subscription(
         &self,
         id: &str,
@@ -160,14 +212,39 @@ impl Client {
             offset: offset as i32,
             creation_time: None,
         };
+        let policy = options.policy();
+        let target = if policy.is_empty() { Target::Any } else { self.node_with_policies(id).await? };
         let created = self
             .cluster
-            .call(Operation::once("create subscription"), Some(id), Target::Any, |mut client| {
-                let request = request.clone();
+            .call(Operation::once("create subscription"), Some(id), target, |mut client| {
+                let mut request = Request::new(request.clone());
+                *request.metadata_mut() = policy.clone();
                 async move { client.create_subscription(request).await }
             })
             .await?;
         Ok(created.into())
+    }
+
+    /// A node that understands a redelivery policy; another one would ignore it without a word.
+    async fn node_with_policies(&self, id: &str) -> Result<Target<'static>> {
+        let describe = Operation::read("create subscription");
+        let (node, response) = self
+            .cluster
+            .call_response(describe, Some(id), Target::Any, |mut client| async move {
+                client.describe_cluster(()).await
+            })
+            .await?;
+        self.cluster.note_capabilities(&node, response.metadata());
+        if self.cluster.capabilities(&node).await?.subscription_policy {
+            return Ok(Target::Node(node));
+        }
+        Err(Error::new(ErrorKind::Unimplemented, "create subscription")
+            .with_resource(id)
+            .with_node(&node)
+            .with_message(
+                "the server has no redelivery policies; leave out redeliver_on_disconnect, max_deliveries and \
+                 dead_letter_stream",
+            ))
     }
 
     /// Deletes a subscription; `force` also when consumers are attached.

@@ -27,7 +27,9 @@ use crate::{
     retry::{Backoff, RetryPolicy},
 };
 use futures::future::{BoxFuture, join_all};
-use hstreamdb_proto::metadata::{CAPABILITIES, CAPABILITY_PRODUCER_SEQUENCE};
+use hstreamdb_proto::metadata::{
+    CAPABILITIES, CAPABILITY_ACK_CONFIRMATION, CAPABILITY_PRODUCER_SEQUENCE, CAPABILITY_SUBSCRIPTION_POLICY,
+};
 use members::Members;
 use pool::Pool;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
@@ -50,6 +52,10 @@ const CLOSE_GRACE: Duration = Duration::from_millis(250);
 pub(crate) struct Capabilities {
     /// It orders and deduplicates appends by producer, epoch and sequence.
     pub producer_sequence: bool,
+    /// It tells consumers that ask which acknowledgements are durable.
+    pub ack_confirmation: bool,
+    /// It takes a redelivery policy with a subscription.
+    pub subscription_policy: bool,
 }
 
 impl Capabilities {
@@ -57,7 +63,11 @@ impl Capabilities {
     pub(crate) fn from_metadata(metadata: &MetadataMap) -> Option<Self> {
         let text = metadata.get(CAPABILITIES)?.to_str().ok()?;
         let has = |name| text.split(',').any(|part| part.trim() == name);
-        Some(Capabilities { producer_sequence: has(CAPABILITY_PRODUCER_SEQUENCE) })
+        Some(Capabilities {
+            producer_sequence: has(CAPABILITY_PRODUCER_SEQUENCE),
+            ack_confirmation: has(CAPABILITY_ACK_CONFIRMATION),
+            subscription_policy: has(CAPABILITY_SUBSCRIPTION_POLICY),
+        })
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod builder;
 mod event;
+mod identity;
 mod ledger;
 pub(crate) mod prefetch;
 mod ranges;
@@ -247,14 +248,8 @@ async fn start(
     let closable: Weak<Handle> = Arc::downgrade(&handle);
     cluster.register(closable)?;
     let control = shared.control.subscribe();
-    let worker = Worker {
-        shared: Arc::clone(&shared),
-        cluster: cluster.clone(),
-        control,
-        base_name: name,
-        created: None,
-        taken: 0,
-    };
+    let worker =
+        Worker { shared: Arc::clone(&shared), cluster: cluster.clone(), control, base_name: name, taken: 0 };
     tokio::spawn(worker.run());
 
     let mut state = shared.state.subscribe();

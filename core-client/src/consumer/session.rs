@@ -1,18 +1,22 @@
 //! One attachment of a consumer to its subscription: batches in, acknowledgements out.
 
 use super::event::{ConsumerEvent, ConsumerState};
+use super::identity::Identity;
 use super::ledger::Delivery;
 use super::shared::{Control, Shared};
-use crate::cluster::{Cluster, NodeAddress};
+use crate::cluster::{Capabilities, Cluster, NodeAddress};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{ReceivedBatch, RecordId};
 use futures::future::BoxFuture;
-use hstreamdb_proto::api::{GetSubscriptionResponse, StreamingFetchRequest, StreamingFetchResponse};
+use hstreamdb_proto::api::{
+    GetSubscriptionResponse, ReceivedRecord, StreamingFetchRequest, StreamingFetchResponse,
+};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
 use tonic::{Response, Status, Streaming};
 
 /// Ids in one message: 1,000 take some 25 KB.
@@ -42,7 +46,7 @@ pub(super) enum Incoming {
 }
 
 enum Arrival {
-    Opened,
+    Opened(Box<MetadataMap>),
     Message(StreamingFetchResponse),
     Ended,
 }
@@ -52,9 +56,9 @@ impl Incoming {
     async fn next(&mut self) -> Result<Arrival, Status> {
         match self {
             Incoming::Opening(call) => {
-                let response = call.as_mut().await?;
-                *self = Incoming::Open(Box::new(response.into_inner()));
-                Ok(Arrival::Opened)
+                let (keys, stream, _) = call.as_mut().await?.into_parts();
+                *self = Incoming::Open(Box::new(stream));
+                Ok(Arrival::Opened(Box::new(keys)))
             }
             Incoming::Open(stream) => Ok(stream.message().await?.map_or(Arrival::Ended, Arrival::Message)),
         }
@@ -63,7 +67,7 @@ impl Incoming {
 
 /// Asks the owner for the subscription and its committed checkpoints.
 pub(super) type AskCheckpoints =
-    Box<dyn Fn() -> BoxFuture<'static, Result<GetSubscriptionResponse>> + Send + Sync>;
+    Box<dyn Fn() -> BoxFuture<'static, Result<Response<GetSubscriptionResponse>>> + Send + Sync>;
 
 pub(super) struct Session {
     pub shared: Arc<Shared>,
@@ -73,6 +77,8 @@ pub(super) struct Session {
     pub incoming: Incoming,
     pub ask_checkpoints: AskCheckpoints,
     pub cluster: Cluster,
+    /// The server tells by itself which checkpoints are durable.
+    pub confirms: bool,
     /// Set once a batch has come: the connection is a working one.
     pub delivered: bool,
 }
@@ -82,7 +88,7 @@ impl Session {
     pub async fn run(&mut self) -> End {
         let mut due: Option<Instant> = None;
         let mut asked_at = Instant::now();
-        let mut checkpoints: Option<BoxFuture<'static, Result<GetSubscriptionResponse>>> = None;
+        let mut checkpoints: Option<BoxFuture<'static, Result<Response<GetSubscriptionResponse>>>> = None;
         loop {
             let control = *self.control.borrow_and_update();
             if let Control::Stop(deadline) = control {
@@ -95,7 +101,9 @@ impl Session {
                 || (unsent > 0 && self.shared.flush_is_wanted())
                 || due.is_some_and(|due| due <= now);
             let interval = if fill > 50 { CHECKPOINT_INTERVAL_FULL } else { CHECKPOINT_INTERVAL };
-            let ask_at = (unconfirmed > 0 && checkpoints.is_none()).then_some(asked_at + interval);
+            // What the server tells by itself waits behind batches while there is no room for those.
+            let ask = unconfirmed > 0 && checkpoints.is_none() && (!self.confirms || fill > 50);
+            let ask_at = ask.then_some(asked_at + interval);
             let room = self.shared.prefetch.has_room(0);
             let shared = Arc::clone(&self.shared);
             // Dropped with this turn: our side ends when the last sender is gone.
@@ -114,7 +122,7 @@ impl Session {
                 answer = pending_or(&mut checkpoints) => {
                     checkpoints = None;
                     if let Ok(answer) = answer {
-                        note_checkpoints(&shared, &answer);
+                        note_subscription(&shared, &answer);
                     }
                 }
                 () = sleep_until(ask_at) => {
@@ -125,7 +133,7 @@ impl Session {
                 () = shared.acks.notified(), if !send_now => {}
                 true = shared.prefetch.room(0), if !room => {}
                 arrival = self.incoming.next(), if room => match arrival {
-                    Ok(Arrival::Opened) => self.opened(),
+                    Ok(Arrival::Opened(keys)) => self.opened(&keys),
                     Ok(Arrival::Message(message)) => self.receive(message),
                     Ok(Arrival::Ended) => return End::Lost(self.ended()),
                     Err(status) => return End::Lost(self.error(&status)),
@@ -144,15 +152,32 @@ impl Session {
         (ledger.unsent(), ledger.unconfirmed(), ledger.fill_percent())
     }
 
-    fn opened(&self) {
+    fn opened(&mut self, keys: &MetadataMap) {
+        self.confirms = Capabilities::from_metadata(keys).is_some_and(|able| able.ack_confirmation);
+        self.shared.note_identity(Identity { created: None, incarnation: Identity::incarnation_in(keys) });
         self.shared.set_state(ConsumerState::Connected);
         self.shared
             .event(ConsumerEvent::Connected { name: self.shared.name(), node: self.address.to_string() });
     }
 
+    /// Takes in a message that only tells durable checkpoints; false if it is not one.
+    fn note_confirmation(&self, received: &ReceivedRecord) -> bool {
+        let is_one = self.confirms && received.record.is_none();
+        if is_one {
+            let mut book = self.shared.book();
+            for id in &received.record_ids {
+                book.ledger.checkpoint(id.shard_id, id.batch_id);
+            }
+        }
+        is_one
+    }
+
     fn receive(&mut self, message: StreamingFetchResponse) {
-        self.delivered = true;
         let Some(received) = message.received_records else { return };
+        if self.note_confirmation(&received) {
+            return;
+        }
+        self.delivered = true;
         let batch = match ReceivedBatch::from_wire(received, self.cluster.decoded_limit()) {
             Ok(batch) if batch.is_empty() => return,
             Ok(batch) => batch,
@@ -222,7 +247,7 @@ impl Session {
                     }
                     Err(status) => return End::Lost(self.error(&status)),
                     // Batches already on their way to us; they stay unacknowledged.
-                    Ok(Arrival::Opened | Arrival::Message(_)) => {}
+                    Ok(Arrival::Opened(_) | Arrival::Message(_)) => {}
                 },
             }
         }
@@ -245,10 +270,13 @@ impl Session {
     /// Looks at a batch that will not be delivered: an acknowledgement in it may need to be sent again.
     fn discard(&self, arrival: Result<Arrival, Status>) -> Option<End> {
         match arrival {
-            Ok(Arrival::Opened) => None,
+            Ok(Arrival::Opened(_)) => None,
             Ok(Arrival::Message(message)) => {
-                let ids = message.received_records.map(|received| received.record_ids).unwrap_or_default();
-                let ids: Vec<RecordId> = ids.into_iter().map(RecordId::from).collect();
+                let received = message.received_records.unwrap_or_default();
+                if self.note_confirmation(&received) {
+                    return None;
+                }
+                let ids: Vec<RecordId> = received.record_ids.into_iter().map(RecordId::from).collect();
                 self.shared.book().ledger.delivered(&ids);
                 None
             }
@@ -263,7 +291,7 @@ impl Session {
         let listen = async {
             loop {
                 match self.incoming.next().await {
-                    Ok(Arrival::Opened) => {}
+                    Ok(Arrival::Opened(_)) => {}
                     Ok(Arrival::Message(message)) => self.receive(message),
                     Ok(Arrival::Ended) => return self.ended(),
                     Err(status) => return self.error(&status),
@@ -290,8 +318,12 @@ impl Session {
     }
 }
 
-/// Confirms what committed checkpoints cover.
-pub(super) fn note_checkpoints(shared: &Shared, answer: &GetSubscriptionResponse) {
+/// Takes in which subscription there is now, and what its committed checkpoints cover.
+pub(super) fn note_subscription(shared: &Shared, answer: &Response<GetSubscriptionResponse>) {
+    let incarnation = Identity::incarnation_in(answer.metadata());
+    let answer = answer.get_ref();
+    let time = answer.subscription.as_ref().and_then(|subscription| subscription.creation_time.as_ref());
+    shared.note_identity(Identity { created: time.map(|time| (time.seconds, time.nanos)), incarnation });
     let mut book = shared.book();
     for offset in &answer.offsets {
         // 0 stands for nothing committed.

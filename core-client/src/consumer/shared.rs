@@ -1,6 +1,7 @@
 //! What the handles of a consumer and its session task have in common.
 
 use super::event::{ConsumerEvent, ConsumerSink, ConsumerState, StopReport};
+use super::identity::Identity;
 use super::ledger::{Ledger, LedgerFull};
 use super::prefetch::Prefetch;
 use crate::error::{Error, ErrorKind, Result};
@@ -56,6 +57,8 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub(super) struct Book {
     pub ledger: Ledger,
+    /// The subscription the ledger is for, as last seen.
+    pub identity: Identity,
     /// No acknowledgement is taken any more.
     pub closed: bool,
 }
@@ -90,7 +93,11 @@ impl Shared {
             redelivered: AtomicU64::new(0),
             reconnects: AtomicU64::new(0),
             name: Mutex::new(name),
-            book: Mutex::new(Book { ledger: Ledger::new(MAX_LEDGER_RANGES), closed: false }),
+            book: Mutex::new(Book {
+                ledger: Ledger::new(MAX_LEDGER_RANGES),
+                identity: Identity::default(),
+                closed: false,
+            }),
             sink,
         }
     }
@@ -121,6 +128,22 @@ impl Shared {
         }
         if let Some(sink) = &self.sink {
             sink.event(event);
+        }
+    }
+
+    /// Takes in which subscription the server speaks of. Acknowledgements for an earlier one of the same name, or
+    /// for the same one before it was moved, must not hide records of this one.
+    pub fn note_identity(&self, seen: Identity) {
+        let replaced = {
+            let mut book = self.book();
+            let replaced = book.identity.note(seen);
+            if replaced {
+                book.ledger.clear();
+            }
+            replaced
+        };
+        if replaced {
+            self.event(ConsumerEvent::SubscriptionReplaced);
         }
     }
 

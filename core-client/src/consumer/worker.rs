@@ -1,18 +1,21 @@
 //! The task behind a consumer: attaches it, attaches it again after every loss, and ends it.
 
 use super::event::{ConsumerEvent, ConsumerState, StopReport};
-use super::session::{End, Incoming, Session, first_message, note_checkpoints};
+use super::session::{End, Incoming, Session, first_message, note_subscription};
 use super::shared::{Control, Shared};
 use crate::cluster::Cluster;
 use crate::error::{Error, ErrorKind, Result};
 use futures::FutureExt as _;
-use hstreamdb_proto::api::{GetSubscriptionRequest, GetSubscriptionResponse};
+use hstreamdb_proto::api::GetSubscriptionRequest;
+use hstreamdb_proto::metadata;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Request;
+use tonic::metadata::MetadataValue;
 
 /// Messages between the session and the connection; acknowledgements wait in the ledger, not here.
 const REQUESTS_AHEAD: usize = 4;
@@ -32,8 +35,6 @@ pub(super) struct Worker {
     pub control: watch::Receiver<Control>,
     /// Name without a suffix.
     pub base_name: String,
-    /// Creation time of the subscription as first seen, to tell a new one of the same name.
-    pub created: Option<(i64, i32)>,
     /// How often in a row the name was taken.
     pub taken: u32,
 }
@@ -89,7 +90,7 @@ impl Worker {
     }
 
     /// One attachment, from the lookup to its end.
-    async fn attach(&mut self, delivered: &mut bool) -> End {
+    async fn attach(&self, delivered: &mut bool) -> End {
         let shared = Arc::clone(&self.shared);
         let leave = leave_now(&shared, self.control.clone());
         let opened = tokio::select! {
@@ -111,7 +112,7 @@ impl Worker {
     }
 
     /// Finds the owner, confirms what its checkpoints cover and starts the call.
-    async fn open(&mut self) -> Result<Session> {
+    async fn open(&self) -> Result<Session> {
         let shared = Arc::clone(&self.shared);
         let node = self.cluster.owner_of_subscription(&shared.subscription).await?;
         let channel = self.cluster.dedicated(&node).await?;
@@ -124,7 +125,7 @@ impl Worker {
                 async move {
                     let answer = tokio::time::timeout(timeout, channel.get_subscription(request)).await;
                     match answer {
-                        Ok(Ok(answer)) => Ok(answer.into_inner()),
+                        Ok(Ok(answer)) => Ok(answer),
                         Ok(Err(status)) => Err(Error::from_status("get subscription", &status)),
                         Err(_) => Err(Error::new(ErrorKind::Timeout, "get subscription")),
                     }
@@ -134,13 +135,19 @@ impl Worker {
         };
         // Not every server offers it to us (the owner may have moved meanwhile), and the fetch says best what is wrong.
         if let Ok(answer) = ask().await {
-            self.note_subscription(&answer);
+            note_subscription(&shared, &answer);
         }
         let (requests, outgoing) = mpsc::channel(REQUESTS_AHEAD);
         // The channel is empty, so there is room.
         let _ = requests.try_send(first_message(&shared));
         let mut client = channel;
-        let call = async move { client.streaming_fetch(ReceiverStream::new(outgoing)).await };
+        let mut request = Request::new(ReceiverStream::new(outgoing));
+        request.metadata_mut().insert(metadata::ACK_CONFIRMATION, MetadataValue::from_static("1"));
+        if let Some(incarnation) = shared.book().identity.incarnation {
+            // Moved since we asked, it refuses us rather than take acknowledgements for what it was.
+            request.metadata_mut().insert(metadata::SUBSCRIPTION_INCARNATION, incarnation.into());
+        }
+        let call = async move { client.streaming_fetch(request).await };
         Ok(Session {
             shared,
             control: self.control.clone(),
@@ -149,22 +156,9 @@ impl Worker {
             incoming: Incoming::Opening(call.boxed()),
             ask_checkpoints: Box::new(ask),
             cluster: self.cluster.clone(),
+            confirms: false,
             delivered: false,
         })
-    }
-
-    /// Acknowledgements for an earlier subscription of the same name must not hide records of this one.
-    fn note_subscription(&mut self, answer: &GetSubscriptionResponse) {
-        let time = answer.subscription.as_ref().and_then(|subscription| subscription.creation_time.as_ref());
-        let created = time.map(|time| (time.seconds, time.nanos));
-        if let (Some(before), Some(now)) = (self.created, created)
-            && before != now
-        {
-            self.shared.book().ledger.clear();
-            self.shared.event(ConsumerEvent::SubscriptionReplaced);
-        }
-        self.created = created.or(self.created);
-        note_checkpoints(&self.shared, answer);
     }
 
     /// Counts how often the name was taken, and takes another one when that is not going to pass.

@@ -108,6 +108,13 @@ async fn create_subscription(
     subscription::create(&node.subscriptions, &keys, request).await.map(Response::new)
 }
 
+async fn get_subscription(
+    node: &Arc<NodeContext>,
+    request: Request<wire::GetSubscriptionRequest>,
+) -> Result<Response<wire::GetSubscriptionResponse>> {
+    subscription::get(&node.subscriptions, request.into_inner())
+}
+
 async fn delete_subscription(
     node: &Arc<NodeContext>,
     request: wire::DeleteSubscriptionRequest,
@@ -128,6 +135,7 @@ async fn fetch(
         uri: uri.unwrap_or_default(),
         user_agent: user_agent.unwrap_or_default(),
         confirm: text(metadata::ACK_CONFIRMATION).as_deref() == Some("1"),
+        incarnation: text(metadata::SUBSCRIPTION_INCARNATION).and_then(|text| text.parse().ok()),
     };
     let fetch = subscription::streaming_fetch(&node.subscriptions, request.into_inner(), caller).await?;
     let incarnation = fetch.incarnation();
@@ -223,7 +231,6 @@ service! {
         delete_subscription(DeleteSubscriptionRequest) -> () = delete_subscription;
     }
     subscriptions {
-        get_subscription(GetSubscriptionRequest) -> wire::GetSubscriptionResponse = subscription::get;
         list_subscriptions(ListSubscriptionsRequest) -> wire::ListSubscriptionsResponse = subscription::list;
         list_subscriptions_with_prefix(ListSubscriptionsWithPrefixRequest) -> wire::ListSubscriptionsResponse
             = subscription::list_with_prefix;
@@ -234,6 +241,7 @@ service! {
     whole {
         append(wire::AppendRequest) -> wire::AppendResponse = append::append;
         create_subscription(wire::Subscription) -> wire::Subscription = create_subscription;
+        get_subscription(wire::GetSubscriptionRequest) -> wire::GetSubscriptionResponse = get_subscription;
         echo(wire::EchoRequest) -> wire::EchoResponse = cluster::echo;
         describe_cluster(()) -> wire::DescribeClusterResponse = cluster::describe;
     }

@@ -13,8 +13,8 @@ use hstreamdb_proto::api::{
 use hstreamdb_proto::metadata;
 use std::sync::Arc;
 use std::time::Duration;
-use tonic::Status;
 use tonic::metadata::MetadataMap;
+use tonic::{Response, Status};
 
 /// Longest wait for the first message of a fetch.
 const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -69,17 +69,20 @@ fn policy(keys: &MetadataMap) -> Result<PolicyChange> {
     Ok(PolicyChange { redeliver_on_disconnect, max_deliveries, dead_letter_stream })
 }
 
-/// `GetSubscription`: as created, with the durable checkpoints.
+/// `GetSubscription`: as created, with the durable checkpoints; its incarnation is in the metadata.
 pub fn get(
     subscriptions: &Arc<Subscriptions>,
     request: GetSubscriptionRequest,
-) -> Result<GetSubscriptionResponse> {
+) -> Result<Response<GetSubscriptionResponse>> {
     let definition = subscriptions.get(&request.id)?;
     let offsets = subscriptions.checkpoints(&request.id)?;
     let offsets =
         offsets.into_iter().map(|(shard_id, batch_id)| SubscriptionOffset { shard_id, batch_id }).collect();
     let stream_name = subscriptions.stream_name_inside(&definition);
-    Ok(GetSubscriptionResponse { subscription: Some(definition.to_wire(&stream_name)), offsets })
+    let subscription = Some(definition.to_wire(&stream_name));
+    let mut response = Response::new(GetSubscriptionResponse { subscription, offsets });
+    response.metadata_mut().insert(metadata::SUBSCRIPTION_INCARNATION, definition.incarnation.into());
+    Ok(response)
 }
 
 /// `ListSubscriptions`: all, in name order.

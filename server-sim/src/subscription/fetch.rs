@@ -20,6 +20,8 @@ pub struct Caller {
     pub user_agent: String,
     /// Whether it asked to be told which checkpoints are durable.
     pub confirm: bool,
+    /// The incarnation of the subscription its acknowledgements are for, if it says one.
+    pub incarnation: Option<u64>,
 }
 
 /// Response stream of a consumer; dropping it detaches the consumer.
