@@ -15,7 +15,8 @@ async fn what_is_appended_is_read_back_with_its_ids() {
     let shard = create(client, "s", 1).await[0];
     let request = append_request(shard, batch(vec![record("k", "a"), record("k", "b")]));
     let answer = client.append(request).await.unwrap();
-    assert_eq!(answer.metadata().get(metadata::CAPABILITIES).unwrap(), "producer-sequence");
+    let capabilities = answer.metadata().get(metadata::CAPABILITIES).unwrap().to_str().unwrap();
+    assert_eq!(capabilities, "producer-sequence,ack-confirmation,subscription-policy");
     let answer = answer.into_inner();
     assert_eq!((answer.stream_name.as_str(), answer.shard_id), ("any", shard));
     let ids = answer.record_ids;
