@@ -165,7 +165,7 @@ async fn the_cluster_is_this_node() {
     let mut node = TestNode::start(dir.path()).await;
     let answer = node.client.describe_cluster(()).await.unwrap();
     let capabilities = answer.metadata().get("x-hstream-capabilities").unwrap();
-    assert_eq!(capabilities, "producer-sequence");
+    assert_eq!(capabilities, "producer-sequence,ack-confirmation,subscription-policy");
     let cluster = answer.into_inner();
     assert_eq!(cluster.protocol_version, "0.1.0");
     let this = cluster.server_nodes[0].clone();

@@ -136,7 +136,10 @@ impl SubscriptionOptions {
             }
             "redeliver_on_disconnect" => self.redeliver_on_disconnect = setting.bool()?,
             "max_deliveries" => self.max_deliveries = setting.integer()?,
-            "dead_letter_stream" => self.dead_letter_stream = Some(setting.text()?),
+            // No stream has an empty name, so that means none.
+            "dead_letter_stream" => {
+                self.dead_letter_stream = Some(setting.text()?).filter(|name| !name.is_empty());
+            }
             _ => return Err(setting.refuse("it is in the table but not wired")),
         }
         Ok(self)
@@ -364,7 +367,9 @@ mod tests {
         let mut from_table = SubscriptionOptions::new()
             .ack_timeout_secs(1)
             .max_unacked_records(u32::MAX)
-            .offset(StartFrom::Earliest);
+            .offset(StartFrom::Earliest)
+            .redeliver_on_disconnect(true)
+            .dead_letter("dead", 3);
         assert_eq!(from_table.max_unacked_records, i32::MAX);
         for row in option_table().iter().filter(|row| row.scope == OptionScope::Subscription) {
             from_table = from_table.set(row.name, row.default).unwrap();
