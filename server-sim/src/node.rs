@@ -5,7 +5,7 @@ use crate::auth::Tokens;
 use crate::error::ServerError;
 use crate::net;
 use crate::reader::PolledReaders;
-use crate::stats::Stats;
+use crate::stats::{CountedLog, Stats};
 use crate::store::disk::{Disk, LocalDisk};
 use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use crate::store::{LogStore, StoreError};
@@ -132,7 +132,7 @@ pub struct NodeContext {
     pub(crate) streams: Arc<Streams>,
     pub(crate) subscriptions: Arc<Subscriptions>,
     pub(crate) readers: PolledReaders,
-    pub(crate) stats: Stats,
+    pub(crate) stats: Arc<Stats>,
     /// Room for appends that wait for their predecessors.
     pub(crate) parked_appends: Semaphore,
     /// Cancelled when the node stops; long calls end then.
@@ -172,8 +172,10 @@ impl Node {
             .map_err(|source| StartError::Store { path: path.clone(), source })?;
         let unusable = |source| StartError::Catalogue { path: path.clone(), source };
         let streams = Streams::open(store.log(), store.meta()).await.map_err(unusable)?;
+        let stats = Stats::new(streams.clone());
+        let log = CountedLog::over(store.log(), stats.clone());
         let subscriptions =
-            Subscriptions::open(store.log(), store.meta(), streams.clone()).await.map_err(unusable)?;
+            Subscriptions::open(log.clone(), store.meta(), streams.clone()).await.map_err(unusable)?;
 
         let advertised_host = config.advertised_address.clone().unwrap_or_else(|| {
             if !config.bind_address.is_unspecified() {
@@ -186,11 +188,11 @@ impl Node {
             port: address.port(),
             advertised_host,
             started: Instant::now(),
-            log: store.log(),
+            log: log.clone(),
             streams,
             subscriptions,
-            readers: PolledReaders::open(store.log(), store.meta()).await.map_err(unusable)?,
-            stats: Stats::default(),
+            readers: PolledReaders::open(log.clone(), store.meta()).await.map_err(unusable)?,
+            stats,
             parked_appends: Semaphore::new(MAX_PARKED_APPENDS),
             stop: CancellationToken::new(),
             config,

@@ -23,6 +23,17 @@ pub(super) async fn append(
     node: &Arc<NodeContext>,
     request: Request<wire::AppendRequest>,
 ) -> Result<Response<wire::AppendResponse>> {
+    let arrived = Instant::now();
+    node.stats.append_calls().add([1]);
+    let outcome = append_now(node, request).await;
+    node.stats.append_request_latency().record(arrived.elapsed());
+    outcome
+}
+
+async fn append_now(
+    node: &Arc<NodeContext>,
+    request: Request<wire::AppendRequest>,
+) -> Result<Response<wire::AppendResponse>> {
     let producer = stamp(request.metadata())?;
     let request = request.into_inner();
     let shard = request.shard_id;
@@ -36,7 +47,10 @@ pub(super) async fn append(
         let (bytes, records) = checked?;
         let size = bytes.len();
         let batch = NewBatch { bytes, records, producer };
-        Ok((store(node, shard, batch).await?, size))
+        let asked = Instant::now();
+        let appended = store(node, shard, batch).await?;
+        node.stats.append_latency().record(asked.elapsed());
+        Ok((appended, size))
     }
     .await;
     counters.append(outcome.as_ref().ok().map(|(appended, size)| (*size, appended.records)));

@@ -2,10 +2,9 @@
 
 use crate::error::{Class, Result, ServerError};
 use crate::node::NodeContext;
-use crate::stats::StreamCounters;
-use hstreamdb_proto::api::{self as wire, StreamStats, stat_type::Stat};
+use crate::stats::{Counter, StreamStats};
+use hstreamdb_proto::api::{self as wire, stat_type::Stat};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(super) async fn get(
     node: &Arc<NodeContext>,
@@ -31,7 +30,7 @@ pub(super) async fn get(
                     .with_prefix("")
                     .iter()
                     .map(|stream| {
-                        let value = read(&node.stats.stream(stream.id)).load(Ordering::Relaxed);
+                        let value = node.stats.find_stream(stream.id).map_or(0, |stats| read(&stats));
                         (stream.name.clone(), i64::try_from(value).unwrap_or(i64::MAX))
                     })
                     .collect();
@@ -48,13 +47,15 @@ pub(super) async fn get(
 /// More than there are statistics.
 const MAX_KINDS: usize = 64;
 
-fn counter(stat: Stat) -> Option<fn(&StreamCounters) -> &AtomicU64> {
+fn counter(stat: Stat) -> Option<Counter<StreamStats>> {
     let Stat::StreamStat(number) = stat else { return None };
-    match StreamStats::try_from(number).ok()? {
-        StreamStats::AppendInBytes => Some(|counters| &counters.append_in_bytes),
-        StreamStats::AppendInRecords => Some(|counters| &counters.append_in_records),
-        StreamStats::AppendTotal => Some(|counters| &counters.append_total),
-        StreamStats::AppendFailed => Some(|counters| &counters.append_failed),
-        StreamStats::ReadInBytes | StreamStats::ReadInBatches => None,
-    }
+    let name = match wire::StreamStats::try_from(number).ok()? {
+        wire::StreamStats::AppendInBytes => "append_in_bytes",
+        wire::StreamStats::AppendInRecords => "append_in_records",
+        wire::StreamStats::AppendTotal => "append_total",
+        wire::StreamStats::AppendFailed => "append_failed",
+        wire::StreamStats::ReadInBytes => "read_in_bytes",
+        wire::StreamStats::ReadInBatches => "read_in_batches",
+    };
+    StreamStats::COUNTERS.iter().find(|(known, _)| *known == name).map(|(_, read)| *read)
 }

@@ -60,7 +60,7 @@ pub(super) async fn delete(node: &Arc<NodeContext>, request: wire::DeleteStreamR
             return Err(ServerError::new(Class::FoundSubscription, Value::Null));
         }
         node.streams.delete(&stream, subscribed).await?;
-        node.stats.forget(stream.id);
+        node.stats.forget_stream(stream.id);
         Ok(())
     })
     .await

@@ -25,6 +25,17 @@ pub(super) struct Outgoing {
     pub(super) bytes: usize,
 }
 
+impl Outgoing {
+    pub(super) fn records(&self) -> usize {
+        records(&self.message)
+    }
+}
+
+/// Records in a message.
+pub(super) fn records(message: &StreamingFetchResponse) -> usize {
+    message.received_records.as_ref().map_or(0, |received| received.record_ids.len())
+}
+
 /// The batch as stored, with its append time.
 ///
 /// # Errors

@@ -89,6 +89,7 @@ impl Stream for Fetch {
         match self.outbox.poll(context) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok((message, wanted))) => {
+                self.live.sent(&message);
                 if wanted {
                     self.live.room();
                 }

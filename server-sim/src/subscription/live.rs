@@ -5,14 +5,16 @@
 
 use super::ConsumerId;
 use super::definition::Definition;
+use super::delivery;
 use super::fetch::Fetch;
 use super::policy::Policy;
 use super::state::{Introduction, Progress, Rules, Start, State};
 use crate::error::{Class, Result, ServerError};
+use crate::stats::SubscriptionStats;
 use crate::store::{Expect, LogStore, Lsn, MetaStore, ShardId};
 use crate::stream::{StreamId, Streams};
 use bytes::Bytes;
-use hstreamdb_proto::api::{Consumer, RecordId};
+use hstreamdb_proto::api::{Consumer, RecordId, StreamingFetchResponse};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,6 +44,7 @@ pub(super) struct Live {
     /// A checkpoint may have moved.
     pub(super) dirty: Notify,
     pub(super) stop: CancellationToken,
+    stats: Arc<SubscriptionStats>,
     /// Held while checkpoints are written, so that they never go back; true once none may be written any more.
     writing: tokio::sync::Mutex<bool>,
 }
@@ -53,6 +56,7 @@ impl Live {
         log: Arc<dyn LogStore>,
         meta: Arc<dyn MetaStore>,
         streams: Arc<Streams>,
+        stats: Arc<SubscriptionStats>,
     ) -> Result<Arc<Self>> {
         let checkpoints = read_checkpoints(&definition, &*meta).await?;
         let starts = definition.start.iter().map(|(&shard, &first)| {
@@ -66,7 +70,7 @@ impl Live {
             redeliver_on_disconnect: definition.policy.redeliver_on_disconnect,
             max_deliveries: definition.policy.max_deliveries,
         };
-        let state = State::new(rules, starts, Instant::now());
+        let state = State::new(rules, starts, Instant::now()).counted_by(stats.clone());
         let dead_letter = definition.policy.dead_letter.as_ref().map(|dead_letter| dead_letter.stream);
         let live = Arc::new(Live {
             definition,
@@ -78,6 +82,7 @@ impl Live {
             wake: Notify::new(),
             dirty: Notify::new(),
             stop: CancellationToken::new(),
+            stats,
             writing: tokio::sync::Mutex::new(false),
         });
         tokio::spawn(live.clone().deliver());
@@ -114,11 +119,22 @@ impl Live {
         self.dirty.notify_one();
     }
 
-    /// Takes acknowledgements, from any consumer.
+    /// Takes the acknowledgements of one message, from any consumer.
     pub(super) fn ack(&self, ids: &[RecordId]) {
+        self.stats.request(ids.len());
         if !ids.is_empty() && self.state().ack(ids) {
             self.wake.notify_one();
             self.dirty.notify_one();
+        }
+    }
+
+    /// Notes a message that left.
+    pub(super) fn sent(&self, message: &StreamingFetchResponse) {
+        // Without a record it confirms checkpoints.
+        let record = message.received_records.as_ref().and_then(|received| received.record.as_ref());
+        match record {
+            Some(record) => self.stats.sent(record.payload.len(), delivery::records(message)),
+            None => self.stats.sent(0, 0),
         }
     }
 

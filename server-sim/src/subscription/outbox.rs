@@ -4,6 +4,7 @@
 //! other. A message counts as sent once the response stream took it, so what never left can go to somebody
 //! else as soon as the consumer is gone.
 
+use super::delivery::records;
 use crate::error::ServerError;
 use crate::store::{Lsn, ShardId};
 use hstreamdb_proto::api::{ReceivedRecord, RecordId, StreamingFetchResponse};
@@ -78,6 +79,11 @@ impl Outbox {
             inner.confirmed.insert(shard, checkpoint);
             wake(inner);
         }
+    }
+
+    /// Records that wait.
+    pub(super) fn records(&self) -> usize {
+        self.lock().queue.iter().map(|(message, _)| records(message)).sum()
     }
 
     /// True once the response stream has taken the message of this number.

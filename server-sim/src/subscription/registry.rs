@@ -9,6 +9,7 @@ use super::live::Live;
 use super::policy::{Policy, PolicyChange};
 use super::state::Introduction;
 use crate::error::{Class, Result, ServerError};
+use crate::stats::SubscriptionStats;
 use crate::store::{Expect, LogStore, Lsn, MetaStore, ShardId, StoreError};
 use crate::stream::{StreamId, Streams};
 use futures::Stream;
@@ -37,6 +38,8 @@ pub(super) struct Entry {
     /// Held while the subscription is started, changed or deleted.
     pub(super) turn: tokio::sync::Mutex<()>,
     phase: Mutex<Phase>,
+    /// Goes with the subscription, so one created again starts at 0.
+    stats: Arc<SubscriptionStats>,
 }
 
 /// Where a subscription stands on this node.
@@ -69,7 +72,7 @@ impl Entry {
     fn new(definition: Definition) -> Arc<Self> {
         let phase = Mutex::new(Phase::Idle);
         let definition = RwLock::new(Arc::new(definition));
-        Arc::new(Entry { definition, turn: tokio::sync::Mutex::new(()), phase })
+        Arc::new(Entry { definition, turn: tokio::sync::Mutex::new(()), phase, stats: Arc::default() })
     }
 
     pub(super) fn definition(&self) -> Arc<Definition> {
@@ -190,6 +193,11 @@ impl Subscriptions {
     /// [`Class::SubscriptionNotFound`].
     pub fn consumers(&self, id: &str) -> Result<Vec<Consumer>> {
         Ok(self.entry(id)?.live().map(|live| live.consumers()).unwrap_or_default())
+    }
+
+    /// What is counted about every subscription, in name order.
+    pub fn stats(&self) -> Vec<(String, Arc<SubscriptionStats>)> {
+        self.read().iter().map(|(id, entry)| (id.clone(), entry.stats.clone())).collect()
     }
 
     /// The name under which lists show the stream of a subscription.
@@ -402,7 +410,7 @@ impl Subscriptions {
             Phase::Idle => {}
         }
         let (log, meta, streams) = (self.log.clone(), self.meta.clone(), self.streams.clone());
-        let live = Live::start(entry.definition(), log, meta, streams).await?;
+        let live = Live::start(entry.definition(), log, meta, streams, entry.stats.clone()).await?;
         *entry.phase() = Phase::Running(live.clone());
         Ok(live)
     }

@@ -9,6 +9,7 @@ use super::outbox::Outbox;
 use super::shard::Shard;
 use super::share::{Fit, Shares};
 use crate::error::ServerError;
+use crate::stats::SubscriptionStats;
 use crate::store::{GapKind, Lsn, ReadChunk, ReadLimits, ShardId, StoredBatch};
 use hstreamdb_proto::api::{Consumer, RecordId};
 use std::collections::BTreeMap;
@@ -119,6 +120,7 @@ pub(super) struct State {
     /// A batch went out since this was cleared, so shards looked at earlier may be able to send now.
     sent: bool,
     ended: Option<ServerError>,
+    stats: Arc<SubscriptionStats>,
 }
 
 impl State {
@@ -140,7 +142,13 @@ impl State {
             reserved: None,
             sent: false,
             ended: None,
+            stats: Arc::default(),
         }
+    }
+
+    /// Counts there what happens.
+    pub(super) fn counted_by(self, stats: Arc<SubscriptionStats>) -> Self {
+        State { stats, ..self }
     }
 
     /// Other rules from now on; ack timeouts that run already keep their deadlines.
@@ -175,6 +183,7 @@ impl State {
     /// as well if the subscription asks for that.
     pub(super) fn detach(&mut self, id: ConsumerId, now: Instant) {
         let Some(consumer) = self.consumers.remove(&id) else { return };
+        self.stats.not_sent(consumer.outbox.records());
         let first_unsent = consumer.outbox.close();
         let from = if self.rules.redeliver_on_disconnect { 0 } else { first_unsent };
         let mut touched = Vec::new();
@@ -213,6 +222,7 @@ impl State {
         }
         self.ahead_bytes = 0;
         self.ended.get_or_insert(reason);
+        self.stats.in_flight(0);
     }
 
     pub(super) fn ended(&self) -> Option<&ServerError> {
@@ -283,6 +293,12 @@ impl State {
 
     /// Decides what comes next; batches that were read already go out on the way.
     pub(super) fn next_job(&mut self, now: Instant) -> Job {
+        let job = self.decide(now);
+        self.stats.in_flight(self.in_flight);
+        job
+    }
+
+    fn decide(&mut self, now: Instant) -> Job {
         if self.consumers.is_empty() {
             return Job::Wait(None);
         }
@@ -432,7 +448,10 @@ impl State {
         // A consumer that went away this moment gets it marked as sent, never, which is due at once.
         let (message, deadline) = match sent {
             Some(number) => (number, now + self.rules.ack_timeout),
-            None => (u64::MAX, now),
+            None => {
+                self.stats.not_sent(batch.records as usize);
+                (u64::MAX, now)
+            }
         };
         let (records, batches) = (shard.window.unacked(), shard.window.batches());
         shard.window.deliver(batch.lsn, batch.records, Delivery { consumer: owner, message }, deadline);
@@ -493,12 +512,16 @@ impl State {
         // Acknowledged meanwhile, or nobody there: the next round decides.
         let (Some(owner), Some(_)) = (owner, shard.window.open(lsn)) else { return };
         let Some(consumer) = self.consumers.get(&owner) else { return };
+        let records = outgoing.records();
         if let Some(message) = consumer.outbox.push(outgoing.message, outgoing.bytes) {
+            self.stats.resent(records);
             let delivery = Delivery { consumer: owner, message };
             let moved = shard.window.redeliver(lsn, delivery, now + self.rules.ack_timeout);
             if let Some((from, records)) = moved {
                 self.shares.hand_over(from, owner, u64::from(records));
             }
+        } else {
+            self.stats.not_resent(records);
         }
         self.note(id);
     }
