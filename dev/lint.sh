@@ -8,8 +8,8 @@ cargo clippy --locked --all-targets -- -D warnings
 cargo clippy --locked -p hstreamdb-python -p hstreamdb-nif -p hstreamdb-node -- -D warnings
 
 # Python.
-.setup/py/bin/ruff format -q --check bindings-python conformance dev demo
-.setup/py/bin/ruff check -q bindings-python conformance dev demo
+.setup/py/bin/ruff format -q --check bindings-python compat conformance dev demo
+.setup/py/bin/ruff check -q bindings-python compat conformance dev demo
 
 # JavaScript and TypeScript.
 (
@@ -23,5 +23,5 @@ cargo clippy --locked -p hstreamdb-python -p hstreamdb-nif -p hstreamdb-node -- 
 (cd bindings-erlang && rebar3 xref)
 
 # Shell.
-shellcheck dev/*.sh bindings-*/*.sh bindings-erlang/native/build.sh .ci/run
-shfmt -i 4 -d dev/*.sh bindings-*/*.sh bindings-erlang/native/build.sh .ci/run
+shellcheck dev/*.sh bindings-*/*.sh compat/*/*.sh bindings-erlang/native/build.sh .ci/run
+shfmt -i 4 -d dev/*.sh bindings-*/*.sh compat/*/*.sh bindings-erlang/native/build.sh .ci/run

@@ -55,5 +55,8 @@ if [ ! -s .setup/published/hstreamdb-api-0.6.1.bin ]; then
         .setup/published/hstreamdb-api-0.6.1.bin
 fi
 
+# The published Python client, to be run against our server.
+compat/python/environment.sh >/dev/null
+
 cargo fetch -q --locked
 echo "setup: ready (Rust $rust, Node.js $node, $(python3 --version))"

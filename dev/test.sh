@@ -37,6 +37,9 @@ done
 # Every language against the same scenarios; the packages are those the suites above have built.
 HSTREAM_CONFORMANCE_PYTHON=$(bindings-python/environment.sh)
 export HSTREAM_CONFORMANCE_PYTHON
+
+# The published Python client, unmodified, and mixed with ours.
+suite published compat/python/test.sh
 suite conformance target/debug/conformance --broken --languages rust,python,node,erlang
 
 printf '\n%s passed, %s failed\n' "$passed" "$failed"

@@ -1,0 +1,198 @@
+"""A real server process and what most tests need around it."""
+
+import asyncio
+import atexit
+import json
+import os
+import queue
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+import unittest
+import uuid
+
+import grpc
+import HStream.Server.HStreamApi_pb2 as wire
+import HStream.Server.HStreamApi_pb2_grpc as wire_grpc
+import hstreamdb
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BINARY = os.environ.get("HSTREAM_SERVER_BINARY", os.path.join(ROOT, "target", "debug", "hstream-server"))
+READY_SECONDS = 60
+#: No test waits longer for anything.
+TEST_SECONDS = 60
+
+
+class Server:
+    """Starts on a free port; `start` after `kill` (SIGKILL) starts again on the same data and port."""
+
+    def __init__(self, *flags):
+        self.data = tempfile.mkdtemp(prefix="hstream-published-")
+        self.port = 0
+        self.flags = list(flags)
+        self.process = None
+        self.start()
+
+    @property
+    def url(self):
+        return "hstream://127.0.0.1:%d" % self.port
+
+    def start(self):
+        self.process = subprocess.Popen(
+            [BINARY, "--bind-address", "127.0.0.1", "--port", str(self.port), "--internal-port", "0"]
+            + ["--data-dir", self.data, "--log-with-color", "false"]
+            + self.flags,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        lines = queue.Queue()
+        threading.Thread(target=self._read, args=(self.process.stderr, lines), daemon=True).start()
+        said, deadline = [], time.monotonic() + READY_SECONDS
+        while True:
+            try:
+                line = lines.get(timeout=max(0.01, deadline - time.monotonic()))
+            except queue.Empty:
+                line = None
+            if line is None:
+                self.kill()
+                raise AssertionError("the server did not get ready; it said:\n" + "".join(said))
+            said.append(line)
+            started = re.search(r"Server is started on port (\d+)", line)
+            if started:
+                self.port = int(started.group(1))
+            if "Cluster is ready!" in line:
+                return
+
+    @staticmethod
+    def _read(pipe, lines):
+        # Reads to the end, so that the server never waits for room in the pipe.
+        with pipe:
+            for line in pipe:
+                lines.put(line.decode("utf-8", "replace"))
+        lines.put(None)
+
+    def kill(self):
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def remove(self):
+        self.kill()
+        shutil.rmtree(self.data, ignore_errors=True)
+
+
+_shared = None
+
+
+def shared():
+    """One server for all tests that do not stop it."""
+    global _shared
+    if _shared is None:
+        _shared = Server()
+        atexit.register(_shared.remove)
+    return _shared
+
+
+def unique(noun="stream"):
+    return "%s-%s" % (noun, uuid.uuid4().hex[:12])
+
+
+class PublishedTestCase(unittest.IsolatedAsyncioTestCase):
+    """Every test has a client of its own, `self.client`, and ends in bounded time."""
+
+    def setUp(self):
+        self.port = shared().port
+
+    async def asyncSetUp(self):
+        self.client = await self.connect(self.port)
+
+    async def connect(self, port):
+        client = await hstreamdb.insecure_client(port=port)
+        self.addAsyncCleanup(client.__aexit__, None, None, None)
+        return client
+
+    def _callTestMethod(self, method):
+        bounded = method
+
+        async def run():
+            await asyncio.wait_for(bounded(), TEST_SECONDS)
+
+        return super()._callTestMethod(run)
+
+    async def stream(self, **options):
+        name = unique()
+        await self.client.create_stream(name, **options)
+        return name
+
+    async def subscription(self, stream, **options):
+        name = unique("sub")
+        options.setdefault("offset", hstreamdb.SpecialOffset.EARLIEST)
+        await self.client.create_subscription(name, stream, **options)
+        return name
+
+    def stub(self):
+        """The published stubs, for calls that the client does not offer."""
+        channel = grpc.aio.insecure_channel("127.0.0.1:%d" % self.port)
+        self.addAsyncCleanup(channel.close)
+        return wire_grpc.HStreamApiStub(channel)
+
+    async def refused(self, awaitable, status, code=None, message=None, extra=...):
+        """How the client raises: the status, and the JSON text it leaves to its user."""
+        with self.assertRaises(grpc.aio.AioRpcError) as raised:
+            await awaitable
+        error = raised.exception
+        self.assertEqual(error.code(), status, error.details())
+        if code is None:
+            with self.assertRaises(ValueError):
+                json.loads(error.details())
+            return error
+        body = json.loads(error.details())
+        self.assertEqual(sorted(body), ["error", "extra", "message"])
+        self.assertEqual(body["error"], code)
+        if message is not None:
+            self.assertEqual(body["message"], message)
+        if extra is not ...:
+            self.assertEqual(body["extra"], extra)
+        return error
+
+
+async def consume(client, subscription, count, name=None, ack=True, compare=None):
+    """Records that a consumer receives until there are `count`; it then stops after the server has its acks."""
+    records = []
+
+    async def process(ack_records, stop, received):
+        if len(records) >= count:
+            return
+        received = list(received)
+        records.extend(received)
+        if ack:
+            await ack_records([record.id for record in received])
+        if len(records) >= count:
+            # The client's own way to half-close; `stop` cancels and drops what was acknowledged last.
+            await consumer._requests.put(None)
+
+    consumer = client.new_consumer(name or unique("consumer"), subscription, process)
+    await consumer.start()
+    return records
+
+
+def offset(special=None, record=None, timestamp=None):
+    """A ShardOffset, set by field assignment as the client wants it."""
+    result = hstreamdb.ShardOffset()
+    if special is not None:
+        result.specialOffset = special
+    if record is not None:
+        result.recordOffset.shardId = record.shard_id
+        result.recordOffset.batchId = record.batch_id
+        result.recordOffset.batchIndex = record.batch_index
+    if timestamp is not None:
+        result.timestampOffset.timestampInMs = timestamp
+        result.timestampOffset.strictAccuracy = True
+    return result
+
+
+__all__ = ["PublishedTestCase", "Server", "consume", "offset", "shared", "unique", "wire", "wire_grpc"]
