@@ -14,7 +14,7 @@ def text(id):
 
 
 class Mixing(PublishedTestCase):
-    def test_there_is_a_client_to_mix_with(self):
+    async def test_there_is_a_client_to_mix_with(self):
         self.assertIn("rust", commands())
         if "python" not in commands():
             raise unittest.SkipTest("HSTREAM_CONFORMANCE_PYTHON names no interpreter with our package")
