@@ -518,7 +518,8 @@ fn is_unclear(code: Code, body: Option<&ErrorBody>) -> bool {
         | Code::DataLoss => true,
         // With a body a server said it; without one the connection may have broken after the call was sent.
         Code::Unavailable => body.is_none(),
-        Code::Aborted => body.is_none_or(|body| body.message != producer_error::SEQUENCE_GAP),
+        // With a body, too: a batch out of sequence, a subscription that somebody else is deleting.
+        Code::Aborted => body.is_none(),
         _ => false,
     }
 }

@@ -39,7 +39,8 @@ fn timestamp(ms: i64) -> TimestampOffset {
 }
 
 impl Client {
-    /// Forgets the records of all shards before an offset.
+    /// Forgets the records of all shards up to an offset: all there are for [`Offset::Latest`]; for a time those before it
+    /// and, as the wire has it, the first batch at or after it.
     ///
     /// # Errors
     /// `InvalidArgument` for a record offset, which belongs to [`trim_shard`](Client::trim_shard) or
@@ -60,7 +61,8 @@ impl Client {
             .await
     }
 
-    /// Forgets the records of a shard before an offset.
+    /// Forgets the records of a shard up to an offset, the batch of a record offset included; otherwise as
+    /// [`trim_stream`](Client::trim_stream).
     ///
     /// # Errors
     /// As [`trim_stream`](Client::trim_stream), but every offset is allowed.

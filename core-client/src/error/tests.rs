@@ -46,6 +46,8 @@ fn bodies_are_read_and_refine_the_kind() {
 
     let gap = with_body(Code::Aborted, 0, producer_error::SEQUENCE_GAP, Value::Null);
     assert!(gap.is_retryable() && !gap.may_have_been_applied());
+    let deleting = with_body(Code::Aborted, 0, "SubscriptionIsDeleting", "s".into());
+    assert!(!deleting.may_have_been_applied());
 
     let said = with_body(Code::Unavailable, 0, "NotReady", Value::Null);
     assert!(said.is_retryable() && !said.may_have_been_applied() && !said.is_transport());

@@ -4,21 +4,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Offset, RecordId};
 use hstreamdb_proto::api::{ShardOffset, SpecialOffset, TimestampOffset, shard_offset};
 
-/// Reads `earliest`, `latest`, a record id or milliseconds since 1970.
-pub(super) fn parse(text: &str) -> Result<Offset> {
-    match text {
-        "earliest" => Ok(Offset::Earliest),
-        "latest" => Ok(Offset::Latest),
-        _ if text.contains('-') && !text.starts_with('-') => text.parse().map(Offset::Record),
-        _ => text.parse().map(Offset::Timestamp).map_err(|_| {
-            Error::new(ErrorKind::InvalidArgument, "read offset").with_message(format!(
-                "{:?} is none of earliest, latest, a record id, milliseconds since 1970",
-                text.chars().take(80).collect::<String>()
-            ))
-        }),
-    }
-}
-
 /// Both ends of a read of one shard, with nothing left in them that moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bounds {
@@ -79,17 +64,6 @@ pub(super) fn to_wire(offset: Offset) -> ShardOffset {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn offsets_are_read_from_text() {
-        assert_eq!(parse("earliest").unwrap(), Offset::Earliest);
-        assert_eq!(parse("1700000000000").unwrap(), Offset::Timestamp(1_700_000_000_000));
-        let id = RecordId { shard_id: 1, batch_id: 2, batch_index: 3 };
-        assert_eq!(parse("1-2-3").unwrap(), Offset::Record(id));
-        for text in ["", "soon", "1-2", "-x"] {
-            assert_eq!(parse(text).unwrap_err().kind(), ErrorKind::InvalidArgument, "{text:?}");
-        }
-    }
 
     #[test]
     fn now_is_fixed_when_the_reader_is_opened() {

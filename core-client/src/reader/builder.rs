@@ -1,6 +1,6 @@
 //! Settings of a reader, and opening it.
 
-use super::bound::{Bounds, parse};
+use super::bound::Bounds;
 use super::key::KeySource;
 use super::shard::ShardSource;
 use super::source::{self, Connections};
@@ -79,10 +79,10 @@ impl ReaderBuilder {
     pub fn set(mut self, name: &str, value: impl Into<OptionValue>) -> Result<Self> {
         let setting = Setting::new(OptionScope::Reader, name, value)?;
         match setting.name() {
-            "from" => self.from = parse(&setting.text()?)?,
+            "from" => self.from = setting.text()?.parse()?,
             "until" => {
                 let text = setting.text()?;
-                self.until = if text.is_empty() { None } else { Some(parse(&text)?) };
+                self.until = if text.is_empty() { None } else { Some(text.parse()?) };
             }
             "max_batches" => self.max_batches = setting.integer()?,
             "timeout_ms" => self = self.timeout(setting.millis()?),

@@ -57,6 +57,25 @@ pub enum Offset {
     Timestamp(i64),
 }
 
+/// From `earliest`, `latest`, a record id or milliseconds since 1970.
+impl FromStr for Offset {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "earliest" => Ok(Offset::Earliest),
+            "latest" => Ok(Offset::Latest),
+            _ if text.contains('-') && !text.starts_with('-') => text.parse().map(Offset::Record),
+            _ => text.parse().map(Offset::Timestamp).map_err(|_| {
+                Error::new(ErrorKind::InvalidArgument, "parse offset").with_message(format!(
+                    "{:?} is none of earliest, latest, a record id, milliseconds since 1970",
+                    text.chars().take(80).collect::<String>()
+                ))
+            }),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,5 +94,17 @@ mod tests {
         let error = "7-8".parse::<RecordId>().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         assert!(error.to_string().contains("7-8"), "{error}");
+    }
+
+    #[test]
+    fn offsets_are_read_from_text() {
+        let parse = |text: &str| text.parse::<Offset>();
+        assert_eq!(parse("earliest").unwrap(), Offset::Earliest);
+        assert_eq!(parse("1700000000000").unwrap(), Offset::Timestamp(1_700_000_000_000));
+        let id = RecordId { shard_id: 1, batch_id: 2, batch_index: 3 };
+        assert_eq!(parse("1-2-3").unwrap(), Offset::Record(id));
+        for text in ["", "soon", "1-2", "-x"] {
+            assert_eq!(parse(text).unwrap_err().kind(), ErrorKind::InvalidArgument, "{text:?}");
+        }
     }
 }
