@@ -1,7 +1,7 @@
 //! Arguments from Python: options as keyword arguments, time spans, payloads.
 
 use crate::{errors, record::RecordId};
-use hstreamdb::{Error, ErrorKind, OptionValue, Record, RecordBatch};
+use hstreamdb::{Error, ErrorKind, Offset, OptionValue, Record, RecordBatch};
 use pyo3::{
     exceptions::{PyTypeError, PyValueError},
     prelude::*,
@@ -62,6 +62,18 @@ fn option_value(name: &str, value: &Bound<'_, PyAny>) -> PyResult<OptionValue> {
         "option {name}: expected bool, int, float, str, bytes, dict or list, got {}",
         value.get_type().name()?
     )))
+}
+
+/// A place in a stream: `"earliest"`, `"latest"`, a record id, or milliseconds since 1970.
+pub fn offset(py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Offset> {
+    if value.is_instance_of::<PyInt>() {
+        return Ok(Offset::Timestamp(value.extract()?));
+    }
+    if let Ok(id) = value.extract::<RecordId>() {
+        return Ok(Offset::Record(id.0));
+    }
+    let text: String = value.extract()?;
+    text.parse().map_err(|error| errors::raise(py, &error))
 }
 
 /// A time span in seconds.

@@ -7,6 +7,7 @@ use crate::{
     errors,
     producer::Producer,
     reader::Reader,
+    record::{RecordId, ids_argument},
     resources, runtime,
 };
 use hstreamdb::{
@@ -121,12 +122,17 @@ impl Client {
         call(py, &self.runtime, async move { core.stream_exists(&name).await }, |py, yes| yes.into_py_any(py))
     }
 
-    /// All streams.
-    fn list_streams<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    /// All streams, or those whose name begins with `prefix`.
+    #[pyo3(signature = (*, prefix = None))]
+    fn list_streams<'py>(&self, py: Python<'py>, prefix: Option<String>) -> PyResult<Bound<'py, PyAny>> {
         let core = self.core.clone();
-        call(py, &self.runtime, async move { core.list_streams().await }, |py, all| {
-            resources::list(py, all, resources::stream)
-        })
+        let list = async move {
+            match prefix {
+                Some(prefix) => core.list_streams_with_prefix(&prefix).await,
+                None => core.list_streams().await,
+            }
+        };
+        call(py, &self.runtime, list, |py, all| resources::list(py, all, resources::stream))
     }
 
     /// The shards of a stream.
@@ -135,6 +141,61 @@ impl Client {
         let name = stream.clone();
         call(py, &self.runtime, async move { core.list_shards(&name).await }, move |py, all| {
             resources::list(py, all, |py, info| resources::shard(py, &stream, info))
+        })
+    }
+
+    /// The id of the newest record of a shard; its batch is 0 when nothing was appended yet.
+    fn tail_record_id<'py>(
+        &self,
+        py: Python<'py>,
+        stream: String,
+        shard_id: u64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let core = self.core.clone();
+        let tail = async move { core.tail_record_id(&stream, shard_id).await };
+        call(py, &self.runtime, tail, |py, id| RecordId(id).into_py_any(py))
+    }
+
+    /// Forgets the records of all shards before an offset.
+    fn trim_stream<'py>(
+        &self,
+        py: Python<'py>,
+        stream: String,
+        before: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let before = arguments::offset(py, before)?;
+        let core = self.core.clone();
+        call_none(py, &self.runtime, async move { core.trim_stream(&stream, before).await })
+    }
+
+    /// Forgets the records of a shard before an offset.
+    fn trim_shard<'py>(
+        &self,
+        py: Python<'py>,
+        stream: String,
+        shard_id: u64,
+        before: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let before = arguments::offset(py, before)?;
+        let core = self.core.clone();
+        call_none(py, &self.runtime, async move { core.trim_shard(&stream, shard_id, before).await })
+    }
+
+    /// Forgets, shard by shard, the records before the earliest of the given ones; says where each was trimmed.
+    fn trim_shards<'py>(
+        &self,
+        py: Python<'py>,
+        stream: String,
+        ids: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let ids = ids_argument(ids)?;
+        let core = self.core.clone();
+        call(py, &self.runtime, async move { core.trim_shards(&stream, &ids).await }, |py, points| {
+            let found = PyDict::new(py);
+            for (shard_id, id) in points {
+                found.set_item(shard_id, RecordId(id))?;
+            }
+            found.into_py_any(py)
         })
     }
 
@@ -174,11 +235,41 @@ impl Client {
         })
     }
 
-    /// All subscriptions.
-    fn list_subscriptions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    /// One subscription with its committed checkpoints: by shard, the last batch that is acknowledged with all before.
+    fn get_subscription<'py>(&self, py: Python<'py>, subscription: String) -> PyResult<Bound<'py, PyAny>> {
         let core = self.core.clone();
-        call(py, &self.runtime, async move { core.list_subscriptions().await }, |py, all| {
-            resources::list(py, all, resources::subscription)
+        let get = async move { core.get_subscription(&subscription).await };
+        call(py, &self.runtime, get, |py, (info, checkpoints)| {
+            let by_shard = PyDict::new(py);
+            for (shard_id, batch_id) in checkpoints {
+                by_shard.set_item(shard_id, batch_id)?;
+            }
+            (resources::subscription(py, info)?, by_shard).into_py_any(py)
+        })
+    }
+
+    /// All subscriptions, or those whose id begins with `prefix`.
+    #[pyo3(signature = (*, prefix = None))]
+    fn list_subscriptions<'py>(
+        &self,
+        py: Python<'py>,
+        prefix: Option<String>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let core = self.core.clone();
+        let list = async move {
+            match prefix {
+                Some(prefix) => core.list_subscriptions_with_prefix(&prefix).await,
+                None => core.list_subscriptions().await,
+            }
+        };
+        call(py, &self.runtime, list, |py, all| resources::list(py, all, resources::subscription))
+    }
+
+    /// The consumers attached to a subscription now.
+    fn list_consumers<'py>(&self, py: Python<'py>, subscription: String) -> PyResult<Bound<'py, PyAny>> {
+        let core = self.core.clone();
+        call(py, &self.runtime, async move { core.list_consumers(&subscription).await }, |py, all| {
+            resources::list(py, all, resources::consumer)
         })
     }
 

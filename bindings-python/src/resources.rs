@@ -1,6 +1,6 @@
 //! Streams, shards and subscriptions as the named tuples of `hstreamdb.resources`.
 
-use hstreamdb::{ShardInfo, StreamInfo, SubscriptionInfo};
+use hstreamdb::{ConsumerInfo, ShardInfo, StreamInfo, SubscriptionInfo};
 use pyo3::{
     prelude::*,
     types::{PyList, PyTuple},
@@ -42,6 +42,11 @@ pub fn subscription(py: Python<'_>, info: SubscriptionInfo) -> PyResult<Py<PyAny
             info.created_ms,
         ),
     )
+}
+
+/// `ConsumerInfo(name, uri, user_agent)`.
+pub fn consumer(py: Python<'_>, info: ConsumerInfo) -> PyResult<Py<PyAny>> {
+    make(py, "ConsumerInfo", (info.name, info.uri, info.user_agent))
 }
 
 /// A Python list of what `make_one` makes of each.

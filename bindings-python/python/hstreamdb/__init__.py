@@ -28,7 +28,7 @@ from ._native import (
 from .errors import *  # noqa: F401,F403
 from .errors import __all__ as _errors
 from .reports import CloseReport, Pending, StopReport
-from .resources import Shard, Stream, Subscription
+from .resources import ConsumerInfo, Shard, Stream, Subscription
 
 # Two classes are named like builtins of Python or asyncio; `import *` must not hide those.
 __all__ = [name for name in _errors if name not in ("TimeoutError", "CancelledError")] + [
@@ -36,6 +36,7 @@ __all__ = [name for name in _errors if name not in ("TimeoutError", "CancelledEr
     "Client",
     "CloseReport",
     "Consumer",
+    "ConsumerInfo",
     "Pending",
     "Producer",
     "Reader",

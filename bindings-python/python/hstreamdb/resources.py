@@ -1,4 +1,4 @@
-"""Streams, shards and subscriptions as the server describes them."""
+"""Streams, shards, subscriptions and consumers as the server describes them."""
 
 from typing import NamedTuple, Optional
 
@@ -37,3 +37,12 @@ class Subscription(NamedTuple):
     offset: Optional[str]
     #: Milliseconds since 1970, if the server says it.
     created_ms: Optional[int]
+
+
+class ConsumerInfo(NamedTuple):
+    """A consumer that is attached to a subscription."""
+
+    name: str
+    #: Where it connects from.
+    uri: str
+    user_agent: str
