@@ -4,7 +4,7 @@ use hstreamdb::{PayloadKind, ReceivedBatch, RecordId};
 use napi::bindgen_prelude::{BigInt, BigUint64Array, Buffer, Result, Uint32Array};
 use napi_derive::napi;
 
-use crate::errors::invalid_argument;
+use crate::errors::{invalid_argument, to_json};
 
 /// A received batch while it is still free of JavaScript values.
 pub struct Columns {
@@ -16,6 +16,7 @@ pub struct Columns {
     keys: Vec<String>,
     attributes: Option<String>,
     json: Option<Vec<Option<String>>>,
+    error: Option<String>,
 }
 
 /// The same batch as an object of JavaScript.
@@ -34,23 +35,37 @@ pub struct BatchColumns {
     pub attributes: Option<String>,
     /// For every record its JSON text or nothing; absent when the batch has raw records only.
     pub json: Option<Vec<Option<String>>>,
+    /// Why the batch cannot be decoded, as JSON; it has ids only then.
+    pub error: Option<String>,
 }
 
 impl Columns {
-    /// Decodes; runs on a runtime thread so that JavaScript does not wait for decompression.
-    pub fn decode(batch: &ReceivedBatch) -> hstreamdb::Result<Columns> {
-        let records = batch.decoded()?;
-        let total = records.iter().map(|record| record.payload.len()).sum();
+    /// Decodes; runs on a runtime thread so that JavaScript does not wait for decompression. A batch that cannot be
+    /// decoded keeps its ids, so that it can be acknowledged.
+    pub fn decode(batch: &ReceivedBatch) -> Columns {
         let mut columns = Columns {
             ids: flatten(batch.ids()),
             shard_id: batch.shard_id(),
             publish_time_ms: batch.publish_time_ms() as f64,
-            payload: Vec::with_capacity(total),
-            ends: Vec::with_capacity(records.len()),
-            keys: Vec::with_capacity(records.len()),
+            payload: Vec::new(),
+            ends: Vec::new(),
+            keys: Vec::new(),
             attributes: None,
             json: None,
+            error: None,
         };
+        if let Err(error) = columns.fill(batch) {
+            columns.error = Some(to_json(&error));
+        }
+        columns
+    }
+
+    fn fill(&mut self, batch: &ReceivedBatch) -> hstreamdb::Result<()> {
+        let columns = self;
+        let records = batch.decoded()?;
+        columns.payload.reserve(records.iter().map(|record| record.payload.len()).sum());
+        columns.ends.reserve(records.len());
+        columns.keys.reserve(records.len());
         for record in records {
             columns.payload.extend_from_slice(&record.payload);
             // The client's receive limit is far below 4 GiB; a saturated end can only shorten a payload that
@@ -72,7 +87,7 @@ impl Columns {
                 .collect::<hstreamdb::Result<Vec<_>>>()?;
             columns.json = Some(texts);
         }
-        Ok(columns)
+        Ok(())
     }
 
     pub fn into_js(self) -> BatchColumns {
@@ -85,6 +100,7 @@ impl Columns {
             keys: self.keys,
             attributes: self.attributes,
             json: self.json,
+            error: self.error,
         }
     }
 }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hstreamdb::{
-    Client, DeleteStreamOptions, ReaderBuilder, ShardInfo, StreamInfo, StreamOptions, SubscriptionInfo,
-    SubscriptionOptions,
+    Client, ConsumerInfo, DeleteStreamOptions, Offset, ReaderBuilder, RecordId, ShardInfo, StreamInfo,
+    StreamOptions, SubscriptionInfo, SubscriptionOptions,
 };
-use napi::bindgen_prelude::{BigInt, Env, Object, Result};
+use napi::bindgen_prelude::{BigInt, BigUint64Array, Env, Object, Result};
 use napi_derive::napi;
 
+use crate::batch::{flatten, unflatten};
 use crate::consumer::NativeConsumer;
 use crate::errors::to_napi;
 use crate::options::{OptionEntry, apply, unsigned};
@@ -29,6 +30,7 @@ pub struct StreamRow {
     pub replication_factor: u32,
     pub backlog_duration_secs: u32,
     pub shard_count: u32,
+    pub created_ms: Option<f64>,
 }
 
 /// A shard with its part of the key space.
@@ -47,6 +49,23 @@ pub struct SubscriptionRow {
     pub stream: String,
     pub ack_timeout_secs: i32,
     pub max_unacked_records: i32,
+    pub offset: &'static str,
+    pub created_ms: Option<f64>,
+}
+
+/// A subscription with shard id and batch id of every committed checkpoint, one after the other.
+#[napi(object, object_from_js = false)]
+pub struct SubscriptionDetails {
+    pub info: SubscriptionRow,
+    pub checkpoints: BigUint64Array,
+}
+
+/// A consumer that is attached.
+#[napi(object, object_from_js = false)]
+pub struct ConsumerRow {
+    pub name: String,
+    pub uri: String,
+    pub user_agent: String,
 }
 
 fn stream_row(info: StreamInfo) -> StreamRow {
@@ -55,6 +74,7 @@ fn stream_row(info: StreamInfo) -> StreamRow {
         replication_factor: info.replication_factor,
         backlog_duration_secs: info.backlog_duration_secs,
         shard_count: info.shard_count,
+        created_ms: info.created_ms.map(|ms| ms as f64),
     }
 }
 
@@ -68,7 +88,17 @@ fn subscription_row(info: SubscriptionInfo) -> SubscriptionRow {
         stream: info.stream,
         ack_timeout_secs: info.ack_timeout_secs,
         max_unacked_records: info.max_unacked_records,
+        offset: info.offset.name(),
+        created_ms: info.created_ms.map(|ms| ms as f64),
     }
+}
+
+fn consumer_row(info: ConsumerInfo) -> ConsumerRow {
+    ConsumerRow { name: info.name, uri: info.uri, user_agent: info.user_agent }
+}
+
+fn offset(text: &str) -> Result<Offset> {
+    text.parse().map_err(|error| to_napi(&error))
 }
 
 /// Connects and answers with a `NativeClient`.
@@ -130,6 +160,12 @@ impl NativeClient {
     }
 
     #[napi]
+    pub fn get_stream<'env>(&self, env: &'env Env, name: String) -> Result<Object<'env>> {
+        let client = self.inner.clone();
+        run(env, None, async move { client.get_stream(&name).await }, |info| Ok(stream_row(info)))
+    }
+
+    #[napi]
     pub fn stream_exists<'env>(&self, env: &'env Env, name: String) -> Result<Object<'env>> {
         let client = self.inner.clone();
         run(env, None, async move { client.stream_exists(&name).await }, Ok)
@@ -154,6 +190,56 @@ impl NativeClient {
         run(env, None, list, |all| Ok(all.into_iter().map(shard_row).collect::<Vec<_>>()))
     }
 
+    /// Answers with the three numbers of the id.
+    #[napi]
+    pub fn tail_record_id<'env>(
+        &self,
+        env: &'env Env,
+        stream: String,
+        shard: BigInt,
+    ) -> Result<Object<'env>> {
+        let shard = unsigned(&shard, "shard id")?;
+        let client = self.inner.clone();
+        let tail = async move { client.tail_record_id(&stream, shard).await };
+        run(env, None, tail, |id| Ok(BigUint64Array::new(flatten(&[id]))))
+    }
+
+    #[napi]
+    pub fn trim_stream<'env>(&self, env: &'env Env, stream: String, before: String) -> Result<Object<'env>> {
+        let before = offset(&before)?;
+        let client = self.inner.clone();
+        run(env, None, async move { client.trim_stream(&stream, before).await }, Ok)
+    }
+
+    #[napi]
+    pub fn trim_shard<'env>(
+        &self,
+        env: &'env Env,
+        stream: String,
+        shard: BigInt,
+        before: String,
+    ) -> Result<Object<'env>> {
+        let (shard, before) = (unsigned(&shard, "shard id")?, offset(&before)?);
+        let client = self.inner.clone();
+        run(env, None, async move { client.trim_shard(&stream, shard, before).await }, Ok)
+    }
+
+    /// Answers with the three numbers of each id at which a shard was trimmed.
+    #[napi]
+    pub fn trim_shards<'env>(
+        &self,
+        env: &'env Env,
+        stream: String,
+        ids: BigUint64Array,
+    ) -> Result<Object<'env>> {
+        let ids = unflatten(&ids)?;
+        let client = self.inner.clone();
+        run(env, None, async move { client.trim_shards(&stream, &ids).await }, |points| {
+            let ids: Vec<RecordId> = points.into_iter().map(|(_, id)| id).collect();
+            Ok(BigUint64Array::new(flatten(&ids)))
+        })
+    }
+
     #[napi]
     pub fn create_subscription<'env>(
         &self,
@@ -172,6 +258,23 @@ impl NativeClient {
     pub fn delete_subscription<'env>(&self, env: &'env Env, id: String, force: bool) -> Result<Object<'env>> {
         let client = self.inner.clone();
         run(env, None, async move { client.delete_subscription(&id, force).await }, Ok)
+    }
+
+    #[napi]
+    pub fn get_subscription<'env>(&self, env: &'env Env, id: String) -> Result<Object<'env>> {
+        let client = self.inner.clone();
+        run(env, None, async move { client.get_subscription(&id).await }, |(info, checkpoints)| {
+            let numbers = checkpoints.into_iter().flat_map(|(shard, batch)| [shard, batch]).collect();
+            let checkpoints = BigUint64Array::new(numbers);
+            Ok(SubscriptionDetails { info: subscription_row(info), checkpoints })
+        })
+    }
+
+    #[napi]
+    pub fn list_consumers<'env>(&self, env: &'env Env, subscription: String) -> Result<Object<'env>> {
+        let client = self.inner.clone();
+        let list = async move { client.list_consumers(&subscription).await };
+        run(env, None, list, |all| Ok(all.into_iter().map(consumer_row).collect::<Vec<_>>()))
     }
 
     #[napi]

@@ -33,8 +33,7 @@ impl NativeConsumer {
     #[napi]
     pub fn next_batch<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
         let consumer = self.inner.clone();
-        let next =
-            async move { consumer.next_batch().await?.map(|batch| Columns::decode(&batch)).transpose() };
+        let next = async move { Ok(consumer.next_batch().await?.map(|batch| Columns::decode(&batch))) };
         run(env, None, next, |columns| Ok(columns.map(Columns::into_js)))
     }
 

@@ -20,7 +20,7 @@ impl NativeReader {
     #[napi]
     pub fn next_batch<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
         let reader = self.inner.clone();
-        let next = async move { reader.next_batch().await?.map(|batch| Columns::decode(&batch)).transpose() };
+        let next = async move { Ok(reader.next_batch().await?.map(|batch| Columns::decode(&batch))) };
         run(env, None, next, |columns| Ok(columns.map(Columns::into_js)))
     }
 

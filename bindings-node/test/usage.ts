@@ -17,6 +17,11 @@ export async function usage(): Promise<void> {
     batch.ack()
   }
   for await (const batch of await client.shardReader('s', shard, { from: id })) use(...batch.records)
+  await client.trimShard('s', shard, id)
+  await client.trimStream('s', new Date())
+  const trimmed: RecordId[] = await client.trimShards('s', [await client.tailRecordId('s', shard)])
+  const { offset, checkpoints } = await client.getSubscription('sub')
+  console.log(trimmed, offset === 'latest', checkpoints.get(shard), (await client.listConsumers('sub'))[0]?.userAgent)
   try {
     await client.deleteStream('s')
   } catch (error) {

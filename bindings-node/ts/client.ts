@@ -2,10 +2,19 @@
 import { Consumer } from './consumer.js'
 import { toEntries } from './entries.js'
 import { CancelledError, native, nativeSync } from './errors.js'
-import { binding, type NativeClient, type ShardInfo, type StreamInfo, type SubscriptionInfo } from './native.js'
+import {
+  binding,
+  type ConsumerInfo,
+  type NativeClient,
+  type ShardInfo,
+  type StreamInfo,
+  type SubscriptionDetails,
+  type SubscriptionInfo,
+} from './native.js'
 import type {
   ClientOptions,
   ConsumerOptions,
+  Offset,
   ProducerOptions,
   ReaderOptions,
   StreamOptions,
@@ -13,9 +22,14 @@ import type {
 } from './options.js'
 import { Producer } from './producer.js'
 import { KeyReader, ShardReader, StreamReader } from './reader.js'
+import { RecordId, idAt, idColumn } from './record.js'
 
 /** How long `close` waits unless told otherwise, in milliseconds. */
 const CLOSE_TIMEOUT_MS = 30_000
+
+function offsetText(offset: Offset): string {
+  return String(offset instanceof Date ? offset.getTime() : offset)
+}
 
 /**
  * Connects to a cluster.
@@ -64,6 +78,11 @@ export class HStreamClient implements AsyncDisposable {
     return native(() => this.#native.deleteStream(name, force, ignoreMissing))
   }
 
+  /** Describes a stream; `NotFoundError` if there is none. */
+  getStream(name: string): Promise<StreamInfo> {
+    return native(() => this.#native.getStream(name))
+  }
+
   streamExists(name: string): Promise<boolean> {
     return native(() => this.#native.streamExists(name))
   }
@@ -77,6 +96,27 @@ export class HStreamClient implements AsyncDisposable {
     return native(() => this.#native.listShards(stream))
   }
 
+  /** The newest record of a shard; its `batchId` is 0 when nothing was appended yet. */
+  async tailRecordId(stream: string, shard: bigint): Promise<RecordId> {
+    return idAt(await native(() => this.#native.tailRecordId(stream, shard)), 0)
+  }
+
+  /** Forgets records of all shards: `'latest'` all there are, a time those before it and the first batch at or after it. */
+  trimStream(stream: string, before: Offset): Promise<void> {
+    return native(async () => this.#native.trimStream(stream, offsetText(before)))
+  }
+
+  /** Forgets records of one shard up to and with the batch of a record; other offsets as for `trimStream`. */
+  trimShard(stream: string, shard: bigint, before: Offset): Promise<void> {
+    return native(async () => this.#native.trimShard(stream, shard, offsetText(before)))
+  }
+
+  /** Forgets what lies before the earliest given record of each shard; answers with that record of each. */
+  async trimShards(stream: string, ids: readonly RecordId[]): Promise<RecordId[]> {
+    const points = await native(async () => this.#native.trimShards(stream, idColumn(ids)))
+    return Array.from({ length: points.length / 3 }, (_, index) => idAt(points, index))
+  }
+
   createSubscription(id: string, stream: string, options?: SubscriptionOptions): Promise<SubscriptionInfo> {
     return native(async () => this.#native.createSubscription(id, stream, toEntries(options)))
   }
@@ -84,6 +124,19 @@ export class HStreamClient implements AsyncDisposable {
   /** Deletes a subscription. `force` also while consumers are attached. */
   deleteSubscription(id: string, { force = false }: { force?: boolean } = {}): Promise<void> {
     return native(() => this.#native.deleteSubscription(id, force))
+  }
+
+  /** Describes a subscription with its committed checkpoints; `NotFoundError` if there is none. */
+  async getSubscription(id: string): Promise<SubscriptionDetails> {
+    const { info, checkpoints: numbers } = await native(() => this.#native.getSubscription(id))
+    const checkpoints = new Map<bigint, bigint>()
+    for (let index = 0; index < numbers.length; index += 2) checkpoints.set(numbers[index]!, numbers[index + 1]!)
+    return { ...info, checkpoints }
+  }
+
+  /** The consumers attached to a subscription now. */
+  listConsumers(subscription: string): Promise<ConsumerInfo[]> {
+    return native(() => this.#native.listConsumers(subscription))
   }
 
   subscriptionExists(id: string): Promise<boolean> {

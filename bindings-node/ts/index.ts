@@ -21,7 +21,15 @@ export {
   UnimplementedError,
   type ErrorKind,
 } from './errors.js'
-export type { CloseReport, ShardInfo, StopReport, StreamInfo, SubscriptionInfo } from './native.js'
+export type {
+  CloseReport,
+  ConsumerInfo,
+  ShardInfo,
+  StopReport,
+  StreamInfo,
+  SubscriptionDetails,
+  SubscriptionInfo,
+} from './native.js'
 export type {
   ClientOptions,
   ConsumerOptions,

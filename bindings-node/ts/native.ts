@@ -20,6 +20,8 @@ export interface BatchColumns {
   keys: string[]
   attributes?: string
   json?: (string | null)[]
+  /** Why the batch cannot be decoded, as JSON. */
+  error?: string
 }
 
 export interface RecordExtra {
@@ -64,13 +66,20 @@ export interface NativeClient {
   metrics(): [string, number][]
   createStream(name: string, options: OptionEntry[]): Promise<StreamInfo>
   deleteStream(name: string, force: boolean, ignoreMissing: boolean): Promise<void>
+  getStream(name: string): Promise<StreamInfo>
   streamExists(name: string): Promise<boolean>
   listStreams(prefix?: string): Promise<StreamInfo[]>
   listShards(stream: string): Promise<ShardInfo[]>
+  tailRecordId(stream: string, shard: bigint): Promise<BigUint64Array>
+  trimStream(stream: string, before: string): Promise<void>
+  trimShard(stream: string, shard: bigint, before: string): Promise<void>
+  trimShards(stream: string, ids: BigUint64Array): Promise<BigUint64Array>
   createSubscription(id: string, stream: string, options: OptionEntry[]): Promise<SubscriptionInfo>
+  getSubscription(id: string): Promise<{ info: SubscriptionInfo; checkpoints: BigUint64Array }>
   deleteSubscription(id: string, force: boolean): Promise<void>
   subscriptionExists(id: string): Promise<boolean>
   listSubscriptions(prefix?: string): Promise<SubscriptionInfo[]>
+  listConsumers(subscription: string): Promise<ConsumerInfo[]>
   producer(stream: string, options: OptionEntry[]): Promise<NativeProducer>
   consumer(subscription: string, options: OptionEntry[]): Promise<NativeConsumer>
   shardReader(stream: string, shard: bigint, options: OptionEntry[]): Promise<NativeReader>
@@ -86,6 +95,8 @@ export interface StreamInfo {
   /** Retention in seconds; 0 keeps records for ever. */
   backlogDurationSecs: number
   shardCount: number
+  /** Milliseconds since 1970, if the server says it. */
+  createdMs?: number
 }
 
 /** A shard and the part of the hashed key space it takes, both ends inclusive. */
@@ -102,6 +113,24 @@ export interface SubscriptionInfo {
   stream: string
   ackTimeoutSecs: number
   maxUnackedRecords: number
+  /** Where it started. */
+  offset: 'earliest' | 'latest'
+  /** Milliseconds since 1970, if the server says it. */
+  createdMs?: number
+}
+
+/** A subscription and how far it is. */
+export interface SubscriptionDetails extends SubscriptionInfo {
+  /** By shard, the last batch that is acknowledged with everything before it. */
+  checkpoints: Map<bigint, bigint>
+}
+
+/** A consumer that is attached to a subscription. */
+export interface ConsumerInfo {
+  name: string
+  /** Where it connects from. */
+  uri: string
+  userAgent: string
 }
 
 /** What became of the records of a closed producer. */

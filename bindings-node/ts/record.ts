@@ -1,5 +1,5 @@
 /** Records and their ids, as they are received. */
-import { InvalidArgumentError } from './errors.js'
+import { InvalidArgumentError, fromJson } from './errors.js'
 import type { BatchColumns } from './native.js'
 
 /** Where a record lies: unique for ever, ascending within its shard. */
@@ -72,7 +72,7 @@ export class ReceivedBatch implements Iterable<ReceivedRecord> {
   }
 
   get length(): number {
-    return this.#columns.keys.length
+    return this.#columns.ids.length / 3
   }
 
   get shardId(): bigint {
@@ -88,10 +88,14 @@ export class ReceivedBatch implements Iterable<ReceivedRecord> {
     return Array.from({ length: this.length }, (_, index) => idAt(this.#columns.ids, index))
   }
 
-  /** The records, in the order of their ids; made at the first use. */
+  /**
+   * The records, in the order of their ids; made at the first use. `CodecError` for a batch that cannot be decoded: it
+   * can still be acknowledged, or it comes again.
+   */
   get records(): readonly ReceivedRecord[] {
     if (this.#records === undefined) {
-      const { ids, payload, ends, keys, attributes, json } = this.#columns
+      const { ids, payload, ends, keys, attributes, json, error } = this.#columns
+      if (error !== undefined) throw fromJson(error)
       const lists: [string, string][][] | undefined = attributes === undefined ? undefined : JSON.parse(attributes)
       this.#records = keys.map((key, index) => {
         const bytes = payload.subarray(index === 0 ? 0 : ends[index - 1]!, ends[index]!)
