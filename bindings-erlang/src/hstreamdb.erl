@@ -19,10 +19,21 @@
     delete_stream/2,
     delete_stream/3,
     list_streams/1,
+    list_streams/2,
+    get_stream/2,
+    list_shards/2,
+    tail_record_id/3,
+    trim_stream/3,
+    trim_shard/4,
+    trim_shards/3,
     create_subscription/3,
     create_subscription/4,
     delete_subscription/2,
     delete_subscription/3,
+    get_subscription/2,
+    list_subscriptions/1,
+    list_subscriptions/2,
+    list_consumers/2,
     producer/2,
     producer/3,
     append/3,
@@ -40,14 +51,32 @@
     ack_batch/1,
     unsubscribe/1,
     unsubscribe/2,
+    shard_reader/4,
+    stream_reader/3,
+    key_reader/4,
+    read/2,
+    close_reader/1,
     record_id_to_binary/1,
     version/0
 ]).
--export_type([client/0, producer/0, consumer/0, options/0, record/0, received/0, batch/0, error/0, receipt/0]).
+-export_type([
+    client/0,
+    producer/0,
+    consumer/0,
+    reader/0,
+    options/0,
+    record/0,
+    received/0,
+    batch/0,
+    offset/0,
+    error/0,
+    receipt/0
+]).
 
 -opaque client() :: reference().
 -opaque producer() :: reference().
 -opaque consumer() :: {reference(), reference()}.
+-opaque reader() :: reference().
 -opaque receipt() :: {reference(), non_neg_integer()}.
 -type options() :: #{atom() | binary() => term()}.
 -type record() :: {Key :: unicode:chardata(), Payload :: iodata()}.
@@ -58,7 +87,11 @@
     attributes := #{binary() => binary()},
     publish_time_ms := integer()
 }.
--type batch() :: #{consumer := consumer(), handle := reference(), records := [received()]}.
+%% `records' is an error of kind `codec' for a batch that cannot be decoded: {@link ack_batch/1} passes over it,
+%% otherwise it comes again.
+-type batch() :: #{consumer := consumer(), handle := reference(), records := [received()] | {error, error()}}.
+%% A record, or the first record at or after a time in milliseconds since 1970.
+-type offset() :: earliest | latest | #record_id{} | integer() | binary().
 -type error() :: #{
     kind := atom(),
     message := binary(),
@@ -112,7 +145,48 @@ delete_stream(Client, Name, Options) ->
     call(hstreamdb_nif:delete_stream(Client, text(Name), Force, IgnoreMissing)).
 
 -spec list_streams(client()) -> {ok, [binary()]} | {error, error()}.
-list_streams(Client) -> call(hstreamdb_nif:list_streams(Client)).
+list_streams(Client) -> call(hstreamdb_nif:list_streams(Client, nil)).
+
+%% @doc Names that begin with a prefix.
+-spec list_streams(client(), unicode:chardata()) -> {ok, [binary()]} | {error, error()}.
+list_streams(Client, Prefix) -> call(hstreamdb_nif:list_streams(Client, text(Prefix))).
+
+%% @doc `name', `shard_count', `replication_factor', `backlog_duration_secs', `created_ms'.
+-spec get_stream(client(), unicode:chardata()) -> {ok, map()} | {error, error()}.
+get_stream(Client, Name) -> call(hstreamdb_nif:get_stream(Client, text(Name))).
+
+%% @doc The shards by ascending range: `id', `start' and `end' (hashes of keys, both inclusive), `epoch'.
+-spec list_shards(client(), unicode:chardata()) -> {ok, [map()]} | {error, error()}.
+list_shards(Client, Stream) ->
+    case call(hstreamdb_nif:list_shards(Client, text(Stream))) of
+        {ok, Shards} ->
+            {ok, [
+                Shard#{start := binary_to_integer(Start), 'end' := binary_to_integer(End)}
+             || #{start := Start, 'end' := End} = Shard <- Shards
+            ]};
+        {error, _} = Error ->
+            Error
+    end.
+
+%% @doc The newest record of a shard; its batch is 0 when nothing was appended yet.
+-spec tail_record_id(client(), unicode:chardata(), non_neg_integer()) -> {ok, #record_id{}} | {error, error()}.
+tail_record_id(Client, Stream, ShardId) -> call(hstreamdb_nif:tail_record_id(Client, text(Stream), ShardId)).
+
+%% @doc Forgets records of all shards: `latest' all there are, a time those before it and the first batch at or
+%% after it.
+-spec trim_stream(client(), unicode:chardata(), offset()) -> ok | {error, error()}.
+trim_stream(Client, Stream, Before) ->
+    call(hstreamdb_nif:trim_stream(Client, text(Stream), offset(Before))).
+
+%% @doc Forgets records of one shard up to and with the batch of a record; other offsets as for
+%% {@link trim_stream/3}.
+-spec trim_shard(client(), unicode:chardata(), non_neg_integer(), offset()) -> ok | {error, error()}.
+trim_shard(Client, Stream, ShardId, Before) ->
+    call(hstreamdb_nif:trim_shard(Client, text(Stream), ShardId, offset(Before))).
+
+%% @doc Forgets what lies before the earliest given record of each shard; returns that record of each.
+-spec trim_shards(client(), unicode:chardata(), [#record_id{}]) -> {ok, [#record_id{}]} | {error, error()}.
+trim_shards(Client, Stream, Ids) -> call(hstreamdb_nif:trim_shards(Client, text(Stream), Ids)).
 
 -spec create_subscription(client(), unicode:chardata(), unicode:chardata()) -> ok | {error, error()}.
 create_subscription(Client, Id, Stream) -> create_subscription(Client, Id, Stream, #{}).
@@ -131,6 +205,22 @@ delete_subscription(Client, Id) -> delete_subscription(Client, Id, #{}).
 -spec delete_subscription(client(), unicode:chardata(), #{force => boolean()}) -> ok | {error, error()}.
 delete_subscription(Client, Id, Options) ->
     call(hstreamdb_nif:delete_subscription(Client, text(Id), maps:get(force, Options, false))).
+
+%% @doc `id', `stream', `ack_timeout_secs', `max_unacked_records', `offset', `created_ms' and `checkpoints': by shard,
+%% the last batch that is acknowledged with everything before it.
+-spec get_subscription(client(), unicode:chardata()) -> {ok, map()} | {error, error()}.
+get_subscription(Client, Id) -> call(hstreamdb_nif:get_subscription(Client, text(Id))).
+
+-spec list_subscriptions(client()) -> {ok, [binary()]} | {error, error()}.
+list_subscriptions(Client) -> call(hstreamdb_nif:list_subscriptions(Client, nil)).
+
+%% @doc Ids that begin with a prefix.
+-spec list_subscriptions(client(), unicode:chardata()) -> {ok, [binary()]} | {error, error()}.
+list_subscriptions(Client, Prefix) -> call(hstreamdb_nif:list_subscriptions(Client, text(Prefix))).
+
+%% @doc The consumers attached now: `name', `uri', `user_agent'.
+-spec list_consumers(client(), unicode:chardata()) -> {ok, [map()]} | {error, error()}.
+list_consumers(Client, Subscription) -> call(hstreamdb_nif:list_consumers(Client, text(Subscription))).
 
 -spec producer(client(), unicode:chardata()) -> {ok, producer()} | {error, error()}.
 producer(Client, Stream) -> producer(Client, Stream, #{}).
@@ -249,6 +339,32 @@ unsubscribe(Consumer) -> unsubscribe(Consumer, ?CLOSE_MS).
 -spec unsubscribe(consumer(), non_neg_integer()) -> {ok, map()} | {error, error()}.
 unsubscribe({Consumer, _}, TimeoutMs) -> call(hstreamdb_nif:unsubscribe(Consumer, TimeoutMs)).
 
+%% @doc Opens a reader of one shard. Options: `from' (`earliest') and `until' (none) as {@type offset()},
+%% `max_batches' (0: all).
+-spec shard_reader(client(), unicode:chardata(), non_neg_integer(), options()) ->
+    {ok, reader()} | {error, error()}.
+shard_reader(Client, Stream, ShardId, Options) ->
+    call(hstreamdb_nif:shard_reader(Client, text(Stream), ShardId, bounds(Options))).
+
+%% @doc Opens a reader of all shards of a stream; ordered within each shard.
+-spec stream_reader(client(), unicode:chardata(), options()) -> {ok, reader()} | {error, error()}.
+stream_reader(Client, Stream, Options) ->
+    call(hstreamdb_nif:stream_reader(Client, text(Stream), bounds(Options))).
+
+%% @doc Opens a reader of the records of one key.
+-spec key_reader(client(), unicode:chardata(), unicode:chardata(), options()) ->
+    {ok, reader()} | {error, error()}.
+key_reader(Client, Stream, Key, Options) ->
+    call(hstreamdb_nif:key_reader(Client, text(Stream), text(Key), bounds(Options))).
+
+%% @doc The records of the next batch, `eof' at the end. After `timeout' nothing is lost: the next call gets the
+%% batch. After `codec' (a batch that cannot be decoded) the next call goes on behind it.
+-spec read(reader(), non_neg_integer()) -> {ok, [received()]} | eof | {error, error()}.
+read(Reader, TimeoutMs) -> call(hstreamdb_nif:read(Reader, TimeoutMs)).
+
+-spec close_reader(reader()) -> ok | {error, error()}.
+close_reader(Reader) -> call(hstreamdb_nif:close_reader(Reader)).
+
 %% @doc `<<"shard-batch-index">>', the form every client and tool uses.
 -spec record_id_to_binary(#record_id{}) -> binary().
 record_id_to_binary(#record_id{shard_id = Shard, batch_id = Batch, batch_index = Index}) ->
@@ -280,6 +396,17 @@ reply(Reference, TimeoutMs) ->
 text(Text) when is_binary(Text) -> Text;
 text(Text) when is_atom(Text) -> atom_to_binary(Text, utf8);
 text(Text) -> unicode:characters_to_binary(Text).
+
+offset(#record_id{} = Id) -> record_id_to_binary(Id);
+offset(Ms) when is_integer(Ms) -> integer_to_binary(Ms);
+offset(Text) -> text(Text).
+
+bounds(Options) ->
+    Text = fun
+        (Name, Value) when Name =:= from; Name =:= until -> offset(Value);
+        (_, Value) -> Value
+    end,
+    pairs(maps:map(Text, Options)).
 
 pairs(Options) -> [{text(Name), value(Value)} || {Name, Value} <- maps:to_list(Options)].
 

@@ -40,6 +40,7 @@ pub fn error_map<'a>(env: Env<'a>, error: &Error) -> Term<'a> {
     })
 }
 
-fn optional<'a>(env: Env<'a>, value: Option<impl Encoder>) -> Term<'a> {
+/// `undefined` where there is nothing.
+pub fn optional<'a>(env: Env<'a>, value: Option<impl Encoder>) -> Term<'a> {
     value.map_or_else(|| atoms::undefined().encode(env), |value| value.encode(env))
 }

@@ -3,11 +3,13 @@
 //! Every function returns at once. What takes time runs on the core's runtime and answers the calling process
 //! with `{hstreamdb, Reference, Reply}`.
 
+mod admin;
 mod client;
 mod consumer;
 mod errors;
 mod options;
 mod producer;
+mod reader;
 mod records;
 mod reply;
 
