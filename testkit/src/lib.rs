@@ -3,11 +3,13 @@
 #![warn(missing_docs)]
 
 mod cutting;
+mod faults;
 mod messages;
 mod poll;
 mod rpc_proxy;
 mod server;
 
+pub use faults::Fault;
 pub use poll::eventually;
-pub use rpc_proxy::{Fault, RpcProxy};
+pub use rpc_proxy::RpcProxy;
 pub use server::{ServerOptions, ServerProcess, server_binary};

@@ -23,6 +23,7 @@ pub struct MessageBody {
     ready: VecDeque<Bytes>,
     trailers: Option<HeaderMap>,
     ended: bool,
+    endless: bool,
     change: Change,
 }
 
@@ -41,8 +42,22 @@ impl MessageBody {
             ready: VecDeque::new(),
             trailers: None,
             ended: false,
+            endless: false,
             change,
         }
+    }
+
+    /// One message and nothing else.
+    pub fn holding(message: Bytes) -> Self {
+        let mut body = MessageBody::new(Body::empty(), Box::new(|message| vec![message]));
+        body.ready.push_back(message);
+        body
+    }
+
+    /// Goes on for ever, silently, where it would end.
+    pub fn without_end(mut self) -> Self {
+        self.endless = true;
+        self
     }
 
     /// Ends with status OK, for a body that answers instead of a server.
@@ -60,13 +75,13 @@ impl MessageBody {
                 return Poll::Ready(Some(Ok(message)));
             }
             if self.ended {
-                return Poll::Ready(None);
+                return if self.endless { Poll::Pending } else { Poll::Ready(None) };
             }
             match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
                 None => self.ended = true,
                 Some(Err(status)) => {
                     self.ended = true;
-                    return Poll::Ready(Some(Err(status)));
+                    return if self.endless { Poll::Pending } else { Poll::Ready(Some(Err(status))) };
                 }
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.receive(data),

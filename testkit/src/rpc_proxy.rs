@@ -3,14 +3,14 @@
 //! It stands between any client and any server of the protocol, so the same faults reach every language. Node
 //! addresses in answers are rewritten to the proxy's own, otherwise discovery would lead clients around it.
 
-use crate::messages::MessageBody;
+use crate::{
+    faults::{Fault, decoded, forget, respond},
+    messages::{Change, MessageBody},
+};
 use anyhow::{Context as _, Result};
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use hstreamdb_proto::{api, metadata};
-use prost::Message;
 use std::{
-    collections::VecDeque,
     convert::Infallible,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -18,35 +18,11 @@ use std::{
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Status, body::Body, codegen::http, server::NamedService, transport::Channel};
+use tonic::{Code, Status, body::Body, codegen::http, server::NamedService, transport::Channel};
 use tower::Service;
 
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;
-
-/// What the proxy does to the calls that pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Fault {
-    /// Nothing.
-    None,
-    /// Appends are stored, then answered UNAVAILABLE; each count is used up by one append.
-    LoseReplies(u32),
-    /// Appends never get an answer.
-    Hang,
-    /// Appends are acknowledged with invented ids and thrown away.
-    ForgetAppends,
-    /// Acks of a streaming fetch never reach the server.
-    DropAcks,
-    /// Each pair of delivered batches changes places.
-    Reorder,
-    /// Every delivered batch arrives twice.
-    Duplicate,
-    /// Producer stamps never reach the server, which therefore stores a repeat again.
-    DropStamps,
-    /// Whatever the server refuses is refused with an error of another class.
-    WrongErrors,
-}
 
 /// A running proxy, stopped on drop.
 #[derive(Debug)]
@@ -59,6 +35,7 @@ pub struct RpcProxy {
 
 #[derive(Debug)]
 struct Shared {
+    upstream: Mutex<Channel>,
     fault: Mutex<Fault>,
     /// Stays whatever `fault` becomes.
     broken: Fault,
@@ -68,6 +45,10 @@ struct Shared {
 }
 
 impl Shared {
+    fn upstream(&self) -> MutexGuard<'_, Channel> {
+        self.upstream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn fault(&self) -> MutexGuard<'_, Fault> {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -104,14 +85,11 @@ impl RpcProxy {
     pub async fn start_broken(upstream_port: u16, broken: Fault) -> Result<RpcProxy> {
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let port = listener.local_addr()?.port();
-        let shared =
-            Arc::new(Shared { fault: Mutex::new(Fault::None), broken, canned: Mutex::new(None), port });
+        let upstream = Mutex::new(channel(upstream_port)?);
+        let (fault, canned) = (Mutex::new(Fault::None), Mutex::new(None));
+        let shared = Arc::new(Shared { upstream, fault, broken, canned, port });
         let (cut, cuts) = watch::channel(0);
-        // Lazy: the server may be down now and back later.
-        let channel = tonic::transport::Endpoint::from_shared(format!("http://127.0.0.1:{upstream_port}"))
-            .context("the upstream address")?
-            .connect_lazy();
-        let service = Proxy { channel, shared: shared.clone() };
+        let service = Proxy { shared: shared.clone() };
         let task = tokio::spawn(async move {
             let connections = futures::StreamExt::map(TcpListenerStream::new(listener), move |connection| {
                 connection.map(|stream| crate::cutting::CuttingStream::new(stream, cuts.clone()))
@@ -123,6 +101,15 @@ impl RpcProxy {
                 .await;
         });
         Ok(RpcProxy { port, shared, cut, task })
+    }
+
+    /// Sends calls to a server on another port from now on, as after a restart.
+    ///
+    /// # Errors
+    /// As [`RpcProxy::start`].
+    pub fn point_at(&self, upstream_port: u16) -> Result<()> {
+        *self.shared.upstream() = channel(upstream_port)?;
+        Ok(())
     }
 
     /// Port clients connect to.
@@ -151,6 +138,12 @@ impl RpcProxy {
     }
 }
 
+/// Lazy: the server may be down now and back later.
+fn channel(port: u16) -> Result<Channel> {
+    let address = format!("http://127.0.0.1:{port}");
+    Ok(tonic::transport::Endpoint::from_shared(address).context("the upstream address")?.connect_lazy())
+}
+
 impl Drop for RpcProxy {
     fn drop(&mut self) {
         self.task.abort();
@@ -159,7 +152,6 @@ impl Drop for RpcProxy {
 
 #[derive(Debug, Clone)]
 struct Proxy {
-    channel: Channel,
     shared: Arc<Shared>,
 }
 
@@ -209,15 +201,21 @@ impl Proxy {
     async fn pass_faulty(
         &mut self,
         method: &str,
-        request: Request,
+        mut request: Request,
     ) -> Result<Response, tonic::transport::Error> {
         let fault = match self.shared.broken {
             Fault::None | Fault::DropStamps | Fault::WrongErrors => *self.shared.fault(),
             broken => broken,
         };
-        match (method, fault) {
+        if let Some(answer) = fault.instead(method) {
+            return Ok(answer_with(answer));
+        }
+        if let Some(change) = fault.of_requests(method) {
+            request = request.map(|body| Body::new(MessageBody::new(body, change)));
+        }
+        let response = match (method, fault) {
             ("Append", Fault::Hang) => std::future::pending().await,
-            ("Append", Fault::ForgetAppends) => Ok(forget(request)),
+            ("Append", Fault::ForgetAppends) => forget(request),
             ("Append", _) => {
                 let lose = self.shared.lose_reply();
                 let response = self.forward(request).await?;
@@ -227,107 +225,60 @@ impl Proxy {
                     while std::future::poll_fn(|cx| body.poll_message(cx)).await.is_some() {}
                     return Ok(Status::unavailable("the reply was lost").into_http());
                 }
-                Ok(response)
+                response
             }
-            ("StreamingFetch", Fault::DropAcks) => {
-                let mut first = true;
-                let request = request.map(|body| {
-                    let keep =
-                        move |message| if std::mem::take(&mut first) { vec![message] } else { Vec::new() };
-                    Body::new(MessageBody::new(body, Box::new(keep)))
-                });
-                self.forward(request).await
-            }
-            ("StreamingFetch", Fault::Duplicate) => {
-                self.forward_changed(request, Box::new(|message: Bytes| vec![message.clone(), message])).await
-            }
-            ("StreamingFetch", Fault::Reorder) => {
-                let mut held: VecDeque<Bytes> = VecDeque::new();
-                let swap = move |message| match held.pop_front() {
-                    Some(earlier) => vec![message, earlier],
-                    None => {
-                        held.push_back(message);
-                        Vec::new()
-                    }
-                };
-                self.forward_changed(request, Box::new(swap)).await
-            }
-            ("DescribeCluster", _) => {
-                let port = self.shared.port;
-                self.forward_decoded(request, move |answer: &mut api::DescribeClusterResponse| {
-                    answer.server_nodes.iter_mut().for_each(|node| node.port = port.into());
-                    let nodes =
-                        answer.server_nodes_status.iter_mut().filter_map(|status| status.node.as_mut());
-                    nodes.for_each(|node| node.port = port.into());
+            ("StreamingFetch", Fault::EndlessConsumers) => {
+                let response = self.forward(request).await?;
+                response.map(|body| {
+                    Body::new(MessageBody::new(body, Box::new(|message| vec![message])).without_end())
                 })
-                .await
             }
-            ("LookupShard", _) => {
-                let port = self.shared.port;
-                self.forward_decoded(request, move |answer: &mut api::LookupShardResponse| {
-                    answer.server_node.iter_mut().for_each(|node| node.port = port.into());
-                })
-                .await
+            _ => {
+                let response = self.forward(request).await?;
+                let change = redirect(method, self.shared.port).or_else(|| fault.of_responses(method));
+                match change {
+                    Some(change) => response.map(|body| Body::new(MessageBody::new(body, change))),
+                    None => response,
+                }
             }
-            ("LookupSubscription", _) => {
-                let port = self.shared.port;
-                self.forward_decoded(request, move |answer: &mut api::LookupSubscriptionResponse| {
-                    answer.server_node.iter_mut().for_each(|node| node.port = port.into());
-                })
-                .await
-            }
-            ("LookupKey" | "LookupResource", _) => {
-                let port = self.shared.port;
-                self.forward_decoded(request, move |node: &mut api::ServerNode| node.port = port.into()).await
-            }
-            _ => self.forward(request).await,
+        };
+        let status = response.headers().get("grpc-status").map(|status| Code::from_bytes(status.as_bytes()));
+        match status.filter(|code| *code != Code::Ok).and_then(|code| fault.refusal(method, code)) {
+            Some(answer) => Ok(answer_with(answer)),
+            None => Ok(response),
         }
     }
 
     async fn forward(&mut self, request: Request) -> Result<Response, tonic::transport::Error> {
-        std::future::poll_fn(|cx| self.channel.poll_ready(cx)).await?;
-        self.channel.call(request).await
-    }
-
-    async fn forward_changed(
-        &mut self,
-        request: Request,
-        change: Box<dyn FnMut(Bytes) -> Vec<Bytes> + Send>,
-    ) -> Result<Response, tonic::transport::Error> {
-        Ok(self.forward(request).await?.map(|body| Body::new(MessageBody::new(body, change))))
-    }
-
-    async fn forward_decoded<M: Message + Default>(
-        &mut self,
-        request: Request,
-        change: impl Fn(&mut M) + Send + 'static,
-    ) -> Result<Response, tonic::transport::Error> {
-        let change = move |message: Bytes| match M::decode(message.clone()) {
-            Ok(mut decoded) => {
-                change(&mut decoded);
-                vec![decoded.encode_to_vec().into()]
-            }
-            Err(_) => vec![message],
-        };
-        self.forward_changed(request, Box::new(change)).await
+        let mut channel = self.shared.upstream().clone();
+        std::future::poll_fn(|cx| channel.poll_ready(cx)).await?;
+        channel.call(request).await
     }
 }
 
-/// An acknowledgement for an append that goes nowhere.
-fn forget(request: Request) -> Response {
-    let mut next = 2_000_000_000_000_000_000;
-    let acknowledge = move |message: Bytes| {
-        let Ok(append) = api::AppendRequest::decode(message) else { return Vec::new() };
-        next += 1;
-        let record_ids = (0..append.records.map_or(0, |records| records.batch_size))
-            .map(|batch_index| api::RecordId { shard_id: append.shard_id, batch_id: next, batch_index })
-            .collect();
-        let answer =
-            api::AppendResponse { stream_name: append.stream_name, shard_id: append.shard_id, record_ids };
-        vec![answer.encode_to_vec().into()]
-    };
-    let body = MessageBody::new(request.into_body(), Box::new(acknowledge)).with_ok_trailers();
-    let mut response = http::Response::new(Body::new(body));
-    response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
-    response
+fn answer_with(message: Vec<u8>) -> Response {
+    respond(MessageBody::holding(message.into()).with_ok_trailers())
+}
+
+/// Puts the proxy in the place of every node that an answer of `method` names.
+fn redirect(method: &str, port: u16) -> Option<Change> {
+    let port = u32::from(port);
+    Some(match method {
+        "DescribeCluster" => decoded(move |answer: &mut api::DescribeClusterResponse| {
+            answer.server_nodes.iter_mut().for_each(|node| node.port = port);
+            let nodes = answer.server_nodes_status.iter_mut().filter_map(|status| status.node.as_mut());
+            nodes.for_each(|node| node.port = port);
+        }),
+        "LookupShard" => decoded(move |answer: &mut api::LookupShardResponse| {
+            answer.server_node.iter_mut().for_each(|node| node.port = port);
+        }),
+        "LookupSubscription" => decoded(move |answer: &mut api::LookupSubscriptionResponse| {
+            answer.server_node.iter_mut().for_each(|node| node.port = port);
+        }),
+        "LookupShardReader" => decoded(move |answer: &mut api::LookupShardReaderResponse| {
+            answer.server_node.iter_mut().for_each(|node| node.port = port);
+        }),
+        "LookupKey" | "LookupResource" => decoded(move |node: &mut api::ServerNode| node.port = port),
+        _ => return None,
+    })
 }
