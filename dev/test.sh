@@ -40,7 +40,7 @@ export HSTREAM_CONFORMANCE_PYTHON
 
 # The published Python client, unmodified, and mixed with ours.
 suite published compat/python/test.sh
-suite conformance target/debug/conformance --broken --languages rust,python,node,erlang
+suite conformance target/debug/conformance --broken --languages raw,rust,python,node,erlang
 
 printf '\n%s passed, %s failed\n' "$passed" "$failed"
 [ "$failed" = 0 ]

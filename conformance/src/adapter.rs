@@ -43,7 +43,7 @@ pub struct Failure {
 #[derive(Debug)]
 pub struct Adapter {
     language: String,
-    _child: Child,
+    child: Child,
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
     pending: bool,
@@ -66,7 +66,7 @@ impl Adapter {
             .with_context(|| format!("cannot start the {} adapter ({program})", command.language))?;
         let input = child.stdin.take().context("no stdin")?;
         let output = BufReader::new(child.stdout.take().context("no stdout")?).lines();
-        Ok(Adapter { language: command.language.clone(), _child: child, input, output, pending: false })
+        Ok(Adapter { language: command.language.clone(), child, input, output, pending: false })
     }
 
     /// Sends a command without waiting for its answer.
@@ -114,6 +114,14 @@ impl Adapter {
     pub async fn call(&mut self, command: &Value) -> Result<Result<Map<String, Value>, Failure>> {
         self.send(command).await?;
         self.answer().await
+    }
+
+    /// SIGKILL: the application goes without a word to anybody.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub async fn kill(&mut self) -> Result<()> {
+        Ok(self.child.kill().await?)
     }
 
     /// A command that must succeed.

@@ -5,6 +5,8 @@
 #![warn(missing_docs)]
 
 pub mod adapter;
+pub mod broken;
+pub mod expect;
 pub mod history;
 pub mod runner;
 pub mod scenario;

@@ -1,51 +1,63 @@
 //! Runs one scenario against one language.
 
 use crate::{
-    adapter::{Adapter, AdapterCommand, Failure},
+    adapter::{Adapter, AdapterCommand},
+    expect,
     history::History,
-    scenario::{ExpectedError, Scenario, Step},
+    scenario::{Scenario, Step},
 };
-use anyhow::{Context as _, Result, bail, ensure};
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use anyhow::{Context as _, Result, ensure};
 use hstream_testkit::{Fault, RpcProxy, ServerOptions, ServerProcess};
+use hstreamdb_proto::api::{ListShardsRequest, h_stream_api_client::HStreamApiClient};
 use serde_json::{Map, Value, json};
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+use tonic::transport::Channel;
+
+mod appending;
+mod reading;
+mod receiving;
 
 const STREAM: &str = "conformance";
 const SUBSCRIPTION: &str = "conformance-reader";
-/// Bound on receiving what a step expects.
+/// Bound on what a step expects to come.
 const RECEIVE_WITHIN: Duration = Duration::from_secs(30);
-/// The same where it is expected not to come, because the server is broken.
+/// The same where it is expected not to come, because the server is broken or the language cannot.
 const RECEIVE_WITHIN_BROKEN: Duration = Duration::from_secs(5);
+/// Pause before something is asked for again.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Runs `scenario`; `broken` makes the server a broken one, to see that the scenario notices.
 ///
 /// # Errors
 /// What did not hold.
-pub async fn run(scenario: &Scenario, adapter: &AdapterCommand, broken: Option<Fault>) -> Result<()> {
+pub async fn run(scenario: &Scenario, command: &AdapterCommand, broken: Option<Fault>) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let options = ServerOptions::new(folder.path().join("data"));
     let server = ServerProcess::start(&options)?;
     let proxy = RpcProxy::start_broken(server.port(), broken.unwrap_or(Fault::None)).await?;
+    let hopeless = broken.is_some() || scenario.except.contains_key(&command.language);
     let mut run = Run {
-        adapter: Adapter::start(adapter)?,
-        options: ServerOptions { port: server.port(), ..options },
+        adapter: Adapter::start(command)?,
+        command: command.clone(),
+        options,
         server: Some(server),
         proxy,
         history: History::default(),
         appended: 0,
         started: Vec::new(),
-        receive_within: if broken.is_some() { RECEIVE_WITHIN_BROKEN } else { RECEIVE_WITHIN },
+        times: HashMap::new(),
+        within: if hopeless { RECEIVE_WITHIN_BROKEN } else { RECEIVE_WITHIN },
     };
     run.adapter.done(&json!({ "do": "connect", "url": run.proxy.url() })).await?;
-    run.adapter.done(&json!({ "do": "create_stream", "stream": STREAM, "shards": scenario.shards })).await?;
-    let subscription = json!({
-        "do": "create_subscription",
-        "subscription": SUBSCRIPTION,
-        "stream": STREAM,
-        "ack_timeout_secs": scenario.ack_timeout_secs,
-    });
-    run.adapter.done(&subscription).await?;
+    let stream =
+        json!({ "do": "create_stream", "stream": STREAM, "options": { "shard_count": scenario.shards } });
+    run.adapter.done(&stream).await?;
+    if scenario.subscribe {
+        run.subscribe(&scenario.subscription).await?;
+    }
     for (number, step) in scenario.steps.iter().enumerate() {
         run.step(step).await.with_context(|| format!("step {} ({step:?})", number + 1))?;
     }
@@ -55,146 +67,193 @@ pub async fn run(scenario: &Scenario, adapter: &AdapterCommand, broken: Option<F
 
 struct Run {
     adapter: Adapter,
+    command: AdapterCommand,
     options: ServerOptions,
     server: Option<ServerProcess>,
     proxy: RpcProxy,
     history: History,
+    /// Numbers the records.
     appended: usize,
     started: Vec<(String, Vec<u8>)>,
-    receive_within: Duration,
+    times: HashMap<String, u64>,
+    within: Duration,
 }
 
 impl Run {
     async fn step(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::Producer { options } => {
-                let options = if options.is_null() { json!({}) } else { options.clone() };
                 self.adapter.done(&json!({ "do": "producer", "stream": STREAM, "options": options })).await?;
             }
-            Step::Append { records, keys, error } => {
-                self.start_append(self.numbered(*records, *keys)).await?;
-                match error {
-                    None => self.finish_append().await?,
-                    Some(expected) => {
-                        let answer = self.adapter.answer().await?;
-                        for (_, payload) in std::mem::take(&mut self.started) {
-                            self.history.unclear(&payload);
-                        }
-                        check_failure(answer, expected)?;
-                    }
-                }
+            Step::Append { records, keys, bytes, unrelated, error } => {
+                let records = self.numbered(*records, *keys, *bytes);
+                self.append(records, *unrelated, error.as_ref()).await?;
             }
-            Step::AppendExactly { records } => {
-                let records = records
-                    .iter()
-                    .map(|(key, payload)| Ok((key.clone(), BASE64.decode(payload)?)))
-                    .collect::<Result<_>>()?;
+            Step::AppendExactly { records } => self.append_exactly(records).await?,
+            Step::StartAppend { records, keys } => {
+                let records = self.numbered(*records, *keys, 0);
                 self.start_append(records).await?;
-                self.finish_append().await?;
             }
-            Step::StartAppend { records, keys } => self.start_append(self.numbered(*records, *keys)).await?,
-            Step::Await {} => self.finish_append().await?,
-            Step::Attach {} => {
-                self.adapter.done(&json!({ "do": "attach", "subscription": SUBSCRIPTION })).await?;
+            Step::Await {} => self.finish_append(false).await?,
+            Step::Poison { kind } => self.poison(*kind).await?,
+            Step::Subscribe { options } => self.subscribe(options).await?,
+            Step::Attach { consumer, name } => {
+                let mut command = json!({ "do": "attach", "subscription": SUBSCRIPTION, "consumer": consumer, "options": {} });
+                if let Some(name) = name {
+                    command["options"]["name"] = name.as_str().into();
+                }
+                self.adapter.done(&command).await?;
             }
-            Step::Receive { records, ack } => self.receive(*records, *ack).await?,
-            Step::ReceiveNothing { within_ms } => {
-                let received = self.receive_batch(*within_ms, false).await?;
-                ensure!(received == 0, "{received} records arrived");
+            Step::Receive { records, ack, consumers } => self.receive(*records, *ack, consumers).await?,
+            Step::ReceiveAgain { consumer } => self.receive_again(consumer).await?,
+            Step::ReceiveNothing { within_ms, consumer } => {
+                self.receive_nothing(consumer, *within_ms).await?
             }
-            Step::Detach {} => {
-                let report = self.adapter.done(&json!({ "do": "detach" })).await?;
+            Step::ReceiveUnreadable { ack } => self.receive_unreadable(*ack).await?,
+            Step::Ack { even_only } => self.ack(*even_only).await?,
+            Step::Ended { consumer, error } => self.ended(consumer, error).await?,
+            Step::Detach { consumer } => {
+                let report = self.adapter.done(&json!({ "do": "detach", "consumer": consumer })).await?;
                 ensure!(
                     report.get("clean") == Some(&Value::Bool(true)),
                     "the consumer did not leave cleanly"
                 );
             }
+            Step::Read(read) => self.read(read).await?,
+            Step::Mark { name } => {
+                let time = self.new_millisecond().await?;
+                self.times.insert(name.clone(), time);
+                self.new_millisecond().await?;
+            }
+            Step::CheckRouting {} => self.check_routing().await?,
             Step::Fault { fault } => self.proxy.set(*fault),
             Step::CutConnections {} => self.proxy.cut_connections(),
             Step::KillServer {} => {
                 if let Some(server) = self.server.take() {
                     server.kill()?;
                 }
-                self.server = Some(ServerProcess::start(&self.options)?);
+                // The port of the old one may be taken by now; the proxy hides that it is another.
+                let server = ServerProcess::start(&self.options)?;
+                self.proxy.point_at(server.port())?;
+                self.server = Some(server);
             }
+            Step::KillClient {} => {
+                self.adapter.kill().await?;
+                self.adapter = Adapter::start(&self.command)?;
+                self.adapter.done(&json!({ "do": "connect", "url": self.proxy.url() })).await?;
+            }
+            Step::Call { command, answer, eventually } => self.call(command, answer, *eventually).await?,
             Step::Refused { command, error } => {
-                let answer = self.adapter.call(command).await?;
-                check_failure(answer, error)?;
+                let command = self.filled(command).await?;
+                expect::failed(self.adapter.call(&command).await?, error)?;
+            }
+            Step::OneWins { connections, command, error } => {
+                let command = json!({ "do": "together", "connections": connections, "command": command });
+                let answers = self.adapter.done(&command).await?;
+                let answers = answers.get("answers").and_then(Value::as_array).context("no answers")?;
+                ensure!(answers.len() == *connections, "{} of {connections} answers", answers.len());
+                let (lost, won): (Vec<_>, Vec<_>) =
+                    answers.iter().partition(|answer| answer.get("error").is_some());
+                ensure!(won.len() == 1, "{} of {connections} succeeded", won.len());
+                for answer in lost {
+                    expect::failed(Err(serde_json::from_value(answer["error"].clone())?), error)?;
+                }
             }
         }
         Ok(())
     }
 
-    fn numbered(&self, records: usize, keys: usize) -> Vec<(String, Vec<u8>)> {
-        (self.appended..self.appended + records)
-            .map(|number| (format!("key-{}", number % keys.max(1)), format!("record {number}").into_bytes()))
-            .collect()
+    async fn subscribe(&mut self, options: &Map<String, Value>) -> Result<()> {
+        let mut all = Map::from_iter([
+            ("offset".to_owned(), json!("earliest")),
+            ("ack_timeout_secs".to_owned(), json!(600)),
+        ]);
+        all.extend(options.clone());
+        let command = json!({
+            "do": "create_subscription", "subscription": SUBSCRIPTION, "stream": STREAM, "options": all
+        });
+        self.adapter.done(&command).await.map(drop)
     }
 
-    async fn start_append(&mut self, records: Vec<(String, Vec<u8>)>) -> Result<()> {
-        self.appended += records.len();
-        let list: Vec<_> =
-            records.iter().map(|(key, payload)| json!([key, BASE64.encode(payload)])).collect();
-        self.started = records;
-        self.adapter.send(&json!({ "do": "append", "records": list })).await
+    async fn call(&mut self, command: &Value, expected: &Value, eventually: bool) -> Result<()> {
+        let (command, expected) = (self.filled(command).await?, &self.filled(expected).await?);
+        let end = Instant::now() + self.within;
+        loop {
+            let answer = Value::Object(self.adapter.done(&command).await?);
+            if expect::holds(&answer, expected) {
+                return Ok(());
+            }
+            ensure!(eventually && Instant::now() < end, "the answer is {answer}, not {expected}");
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
     }
 
-    async fn finish_append(&mut self) -> Result<()> {
-        let ok = match self.adapter.answer().await? {
-            Ok(ok) => ok,
-            Err(failure) => bail!("append failed: {}: {}", failure.kind, failure.message),
+    /// The clock after it has ticked: appends before and after lie in other milliseconds.
+    async fn new_millisecond(&self) -> Result<u64> {
+        let now = || -> Result<u64> {
+            Ok(u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?)
         };
-        let ids = ok.get("ids").and_then(Value::as_array).context("no ids")?;
-        let records = std::mem::take(&mut self.started);
-        ensure!(ids.len() == records.len(), "{} ids for {} records", ids.len(), records.len());
-        for (id, (key, payload)) in ids.iter().zip(&records) {
-            self.history.acknowledged(id.as_str().context("an id is no text")?, key, payload)?;
+        let before = now()?;
+        loop {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let after = now()?;
+            if after > before {
+                return Ok(after);
+            }
         }
-        Ok(())
     }
 
-    async fn receive(&mut self, records: usize, ack: bool) -> Result<()> {
-        let end = Instant::now() + self.receive_within;
-        let mut received = 0;
-        while received < records {
-            let left = end.saturating_duration_since(Instant::now());
-            ensure!(
-                !left.is_zero(),
-                "{received} of {records} records arrived within {:?}",
-                self.receive_within
-            );
-            received += self.receive_batch(left.as_millis() as u64, ack).await?;
-        }
-        Ok(())
+    /// The server itself, past the proxy.
+    async fn raw(&self) -> Result<HStreamApiClient<Channel>> {
+        let port = self.server.as_ref().context("the server is down")?.port();
+        Ok(HStreamApiClient::connect(format!("http://127.0.0.1:{port}")).await?)
     }
 
-    /// One batch, or none in that time.
-    async fn receive_batch(&mut self, within_ms: u64, ack: bool) -> Result<usize> {
-        let ok = self
-            .adapter
-            .done(&json!({ "do": "receive", "timeout_ms": within_ms.min(30_000), "ack": ack }))
-            .await?;
-        let records = ok.get("records").and_then(Value::as_array).context("no records")?;
-        for record in records {
-            let text = |name: &str| record[name].as_str().with_context(|| format!("no {name} in {record}"));
-            let payload = BASE64.decode(text("payload")?)?;
-            self.history.delivered(text("id")?, text("key")?, &payload)?;
+    /// Shards of the stream by ascending range: id, first and last hash.
+    async fn shards(&self) -> Result<Vec<(u64, u128, u128)>> {
+        let request = ListShardsRequest { stream_name: STREAM.into() };
+        let mut shards = Vec::new();
+        for shard in self.raw().await?.list_shards(request).await?.into_inner().shards {
+            shards.push((
+                shard.shard_id,
+                shard.start_hash_range_key.parse()?,
+                shard.end_hash_range_key.parse()?,
+            ));
         }
-        Ok(records.len())
+        shards.sort_by_key(|(_, start, _)| *start);
+        Ok(shards)
     }
-}
 
-fn check_failure(answer: Result<Map<String, Value>, Failure>, expected: &ExpectedError) -> Result<()> {
-    let failure = match answer {
-        Ok(ok) => bail!("it succeeded: {}", Value::Object(ok)),
-        Err(failure) => failure,
-    };
-    ensure!(expected.kind.contains(&failure.kind), "it failed with {failure:?}");
-    if let Some(code) = expected.code {
-        ensure!(failure.code == Some(code), "it failed with {failure:?}");
+    /// `value` with what its `$` texts stand for.
+    async fn filled(&self, value: &Value) -> Result<Value> {
+        Ok(match value {
+            Value::String(text) if text.starts_with('$') => self.meaning(text).await?.into(),
+            Value::Array(items) => {
+                let mut filled = Vec::with_capacity(items.len());
+                for item in items {
+                    filled.push(Box::pin(self.filled(item)).await?);
+                }
+                filled.into()
+            }
+            Value::Object(members) => {
+                let mut filled = Map::new();
+                for (name, member) in members {
+                    filled.insert(name.clone(), Box::pin(self.filled(member)).await?);
+                }
+                filled.into()
+            }
+            other => other.clone(),
+        })
     }
-    if let Some(applied) = expected.may_have_been_applied {
-        ensure!(failure.may_have_been_applied == applied, "it failed with {failure:?}");
+
+    async fn meaning(&self, text: &str) -> Result<String> {
+        let (kind, which) = text.split_once(':').with_context(|| format!("{text} names nothing"))?;
+        let found = match kind {
+            "$id" => self.history.ids().get(which.parse::<usize>()?).cloned(),
+            "$shard" => self.shards().await?.get(which.parse::<usize>()?).map(|(id, ..)| id.to_string()),
+            "$time" => self.times.get(which).map(u64::to_string),
+            _ => None,
+        };
+        found.with_context(|| format!("there is no {text}"))
     }
-    Ok(())
 }

@@ -1,12 +1,16 @@
 //! Scenarios as data.
 
+use crate::history::Redelivery;
 use anyhow::{Context as _, Result};
 use hstream_testkit::Fault;
 use serde::Deserialize;
-use serde_json::Value;
-use std::{fs, path::Path};
+use serde_json::{Map, Value};
+use std::{collections::BTreeMap, fs, path::Path};
 
 /// One scenario: steps in order, then the check of the history.
+///
+/// In the commands and options of its steps `$id:7` stands for the id of the record appended as number 7 (from 0),
+/// `$shard:1` for the second shard of the stream by range, `$time:name` for the time of that [`Step::Mark`].
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
@@ -15,15 +19,22 @@ pub struct Scenario {
     /// Shards of the stream.
     #[serde(default = "one")]
     pub shards: u32,
-    /// Seconds until a record that is not acknowledged is delivered again.
-    #[serde(default = "long")]
-    pub ack_timeout_secs: u32,
+    /// Whether the subscription is there from the start, before anything is appended.
+    #[serde(default = "yes")]
+    pub subscribe: bool,
+    /// Options of that subscription; without them it starts at the earliest record and waits 600 s for an ack.
+    #[serde(default)]
+    pub subscription: Map<String, Value>,
     /// Whether the subscription must have delivered everything acknowledged by the end.
     #[serde(default = "yes")]
     pub complete: bool,
-    /// Whether a record may be delivered again (after a lost connection it may; design of the protocol).
+    /// What may be delivered again.
     #[serde(default)]
-    pub redelivery: bool,
+    pub redelivery: Redelivery,
+    /// Languages that cannot pass, each with the reason. They run all the same: one that passes is an error, so that
+    /// this list can only shrink.
+    #[serde(default)]
+    pub except: BTreeMap<String, String>,
     /// What happens.
     pub steps: Vec<Step>,
 }
@@ -32,12 +43,16 @@ fn one() -> u32 {
     1
 }
 
-fn long() -> u32 {
-    600
-}
-
 fn yes() -> bool {
     true
+}
+
+fn main_consumer() -> String {
+    "main".into()
+}
+
+fn main_only() -> Vec<String> {
+    vec![main_consumer()]
 }
 
 /// One step.
@@ -48,7 +63,7 @@ pub enum Step {
     Producer {
         /// Options.
         #[serde(default)]
-        options: Value,
+        options: Map<String, Value>,
     },
     /// Appends `records` records over `keys` keys and waits for their ids.
     Append {
@@ -57,6 +72,12 @@ pub enum Step {
         /// Over how many keys.
         #[serde(default = "three")]
         keys: usize,
+        /// Bytes of each payload; 0 takes what a short text needs.
+        #[serde(default)]
+        bytes: usize,
+        /// The subscription must not deliver them.
+        #[serde(default)]
+        unrelated: bool,
         /// Expected error instead of ids.
         #[serde(default)]
         error: Option<ExpectedError>,
@@ -76,8 +97,26 @@ pub enum Step {
     },
     /// Waits for the started append.
     Await {},
+    /// Stores a batch that no language can read; the runner writes it without a client.
+    Poison {
+        /// In which way it is broken.
+        kind: Poison,
+    },
+    /// Creates the subscription.
+    Subscribe {
+        /// Its options.
+        #[serde(default)]
+        options: Map<String, Value>,
+    },
     /// Attaches a consumer.
-    Attach {},
+    Attach {
+        /// What later steps call it.
+        #[serde(default = "main_consumer")]
+        consumer: String,
+        /// The name it gives to the server.
+        #[serde(default)]
+        name: Option<String>,
+    },
     /// Receives at least `records` records, acknowledging them or not.
     Receive {
         /// How many.
@@ -85,14 +124,59 @@ pub enum Step {
         /// Whether to acknowledge.
         #[serde(default = "yes")]
         ack: bool,
+        /// Who receives, all together.
+        #[serde(default = "main_only")]
+        consumers: Vec<String>,
+    },
+    /// Everything delivered and not acknowledged comes again, and nothing else does; it is acknowledged then.
+    ReceiveAgain {
+        /// Who receives.
+        #[serde(default = "main_consumer")]
+        consumer: String,
     },
     /// Nothing may arrive for this long.
     ReceiveNothing {
         /// Milliseconds.
         within_ms: u64,
+        /// Who waits.
+        #[serde(default = "main_consumer")]
+        consumer: String,
+    },
+    /// A batch arrives that cannot be read; the language says so and goes on.
+    ReceiveUnreadable {
+        /// Whether to acknowledge it.
+        #[serde(default = "yes")]
+        ack: bool,
+    },
+    /// Acknowledges what was received and not acknowledged: all of it, or every record with an even index in its batch.
+    Ack {
+        /// Leave those with an odd index open.
+        #[serde(default)]
+        even_only: bool,
+    },
+    /// The consumer is told that it is over.
+    Ended {
+        /// Who.
+        #[serde(default = "main_consumer")]
+        consumer: String,
+        /// How.
+        error: ExpectedError,
     },
     /// Leaves cleanly.
-    Detach {},
+    Detach {
+        /// Who.
+        #[serde(default = "main_consumer")]
+        consumer: String,
+    },
+    /// Reads with a reader of the language and compares.
+    Read(Read),
+    /// Remembers the time as `$time:name`, with no append in the same millisecond.
+    Mark {
+        /// Its name.
+        name: String,
+    },
+    /// Every record appended so far lies in the shard whose range holds its key, as the language lists shards.
+    CheckRouting {},
     /// Sets the proxy's fault.
     Fault {
         /// Which.
@@ -100,8 +184,21 @@ pub enum Step {
     },
     /// Breaks every open connection.
     CutConnections {},
-    /// SIGKILL, then a start on the same directory and port.
+    /// SIGKILL, then a start on the same directory.
     KillServer {},
+    /// SIGKILL of the application, consumers and all; another one connects.
+    KillClient {},
+    /// Any other command of the adapter; its answer holds at least what is said here.
+    Call {
+        /// Command and arguments.
+        command: Value,
+        /// Members of the answer.
+        #[serde(default)]
+        answer: Value,
+        /// Ask again until the answer is as expected: what it shows may lag behind.
+        #[serde(default)]
+        eventually: bool,
+    },
     /// Any other command of the adapter, which must fail as expected.
     Refused {
         /// Command and arguments.
@@ -109,10 +206,67 @@ pub enum Step {
         /// What it fails with.
         error: ExpectedError,
     },
+    /// A command that several connections of the language give at the same time: one succeeds, the others fail.
+    OneWins {
+        /// How many give it.
+        connections: usize,
+        /// Command and arguments.
+        command: Value,
+        /// What the others fail with.
+        error: ExpectedError,
+    },
 }
 
 fn three() -> usize {
     3
+}
+
+/// A read and what it must give.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Read {
+    /// `shard`, `stream`, `key`, or what only some languages have: `polled` and `single`.
+    pub kind: String,
+    /// Of a shard reader.
+    #[serde(default)]
+    pub shard: Option<String>,
+    /// Of a key reader.
+    #[serde(default)]
+    pub key: Option<String>,
+    /// Options, as in the core's table.
+    #[serde(default)]
+    pub options: Map<String, Value>,
+    /// From this number of the appended records on …
+    #[serde(default)]
+    pub first: usize,
+    /// … until before this one; those with the reader's key only, if it has one.
+    #[serde(default)]
+    pub end: usize,
+    /// Whether the reader comes to an end by itself.
+    #[serde(default = "yes")]
+    pub ends: bool,
+    /// Appended while the reader is open, before anything is read.
+    #[serde(default)]
+    pub append: usize,
+    /// Expected error instead of records.
+    #[serde(default)]
+    pub error: Option<ExpectedError>,
+}
+
+/// What is wrong with a batch.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Poison {
+    /// Bytes that are no records.
+    Garbage,
+    /// The first half of a gzip stream.
+    TruncatedGzip,
+    /// Bytes that are no zstd.
+    GarbageZstd,
+    /// A compression nobody knows.
+    UnknownCompression,
+    /// Fewer records than it claims.
+    FewerRecords,
 }
 
 /// How a command must fail.

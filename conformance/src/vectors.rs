@@ -63,7 +63,9 @@ fn text<'a>(value: &'a Value, name: &str) -> Result<&'a str> {
 impl Check {
     /// A fresh stream with a producer; its shards by ascending range.
     async fn stream(&mut self, name: &str, shards: u64) -> Result<Vec<u64>> {
-        self.adapter.done(&json!({ "do": "create_stream", "stream": name, "shards": shards })).await?;
+        self.adapter
+            .done(&json!({ "do": "create_stream", "stream": name, "options": { "shard_count": shards } }))
+            .await?;
         self.adapter.done(&json!({ "do": "producer", "stream": name, "options": {} })).await?;
         let request = api::ListShardsRequest { stream_name: name.to_owned() };
         let mut listed = self.raw.list_shards(Request::new(request)).await?.into_inner().shards;
@@ -136,9 +138,14 @@ impl Check {
         let shards = self.stream(stream, 1).await?;
         let shard_id = *shards.first().context("no shard")?;
         self.adapter
-            .done(&json!({ "do": "create_subscription", "subscription": "decode", "stream": stream }))
+            .done(&json!({
+                "do": "create_subscription", "subscription": "decode", "stream": stream,
+                "options": { "offset": "earliest" },
+            }))
             .await?;
-        self.adapter.done(&json!({ "do": "attach", "subscription": "decode" })).await?;
+        self.adapter
+            .done(&json!({ "do": "attach", "subscription": "decode", "consumer": "main", "options": {} }))
+            .await?;
         for case in cases {
             let name = text(case, "name")?;
             let mut batch = api::BatchedRecord {
@@ -158,8 +165,12 @@ impl Check {
             let mut received = 0;
             while received < expected {
                 ensure!(Instant::now() < end, "{name}: {received} of {expected} records arrived");
-                let ok =
-                    self.adapter.done(&json!({ "do": "receive", "timeout_ms": 1000, "ack": true })).await?;
+                let ok = self
+                    .adapter
+                    .done(&json!({
+                        "do": "receive", "consumer": "main", "timeout_ms": 1000, "ack": true,
+                    }))
+                    .await?;
                 for record in ok.get("records").and_then(Value::as_array).context("no records")? {
                     ensure!(record["payload"] == case["record"], "{name}: another payload arrived");
                     ensure!(record["key"] == case["key"], "{name}: another key arrived");
@@ -167,7 +178,7 @@ impl Check {
                 }
             }
         }
-        self.adapter.done(&json!({ "do": "detach" })).await.map(drop)
+        self.adapter.done(&json!({ "do": "detach", "consumer": "main" })).await.map(drop)
     }
 
     async fn errors(&mut self, cases: &[Value]) -> Result<()> {

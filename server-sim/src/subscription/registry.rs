@@ -386,8 +386,7 @@ impl Subscriptions {
             return Err(ServerError::new(Class::SubscriptionInvalidError, text));
         }
         let name = first.consumer_name.clone();
-        let (consumer, outbox) = live.attach(Introduction { name, uri, user_agent, confirm })?;
-        let fetch = Fetch::new(live, consumer, outbox);
+        let fetch = live.attach(Introduction { name, uri, user_agent, confirm })?;
         Ok(fetch.read(&first, requests))
     }
 

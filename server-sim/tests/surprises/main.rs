@@ -10,7 +10,6 @@ mod support;
 mod appends;
 mod cluster;
 mod errors;
-mod offsets;
 mod readers;
 mod reads;
 mod streams;
