@@ -8,14 +8,15 @@ use hstreamdb_proto::metadata::{
     SUBSCRIPTION_INCARNATION,
 };
 use prost::Message as _;
-use support::consumer::{Consumer, subscription};
+use support::consumer::Consumer;
+use support::fetch::subscription;
 use support::*;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Status};
 
 /// An ack timeout of 0 means the shortest there is.
 fn impatient(id: &str) -> Subscription {
-    Subscription { ack_timeout_seconds: 0, ..subscription(id, "s", SpecialOffset::Earliest) }
+    subscription(id, "s", 0)
 }
 
 async fn create_with(
@@ -122,7 +123,7 @@ async fn what_a_lost_consumer_had_reaches_another_at_once_if_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let TestNode { node, mut client } = TestNode::start(dir.path()).await;
     let shard = create(&mut client, "s", 1).await[0];
-    let patient = subscription("sub", "s", SpecialOffset::Earliest);
+    let patient = subscription("sub", "s", 600);
     create_with(&mut client, patient, &[(REDELIVER_ON_DISCONNECT, "true")], None).await.unwrap();
     append(&mut client, shard, "precious").await;
     let other = connect(node.address().port()).await;
@@ -140,7 +141,7 @@ async fn a_consumer_that_asks_is_told_which_acknowledgements_are_durable() {
     let dir = tempfile::tempdir().unwrap();
     let TestNode { node: _node, mut client } = TestNode::start(dir.path()).await;
     let shard = create(&mut client, "s", 1).await[0];
-    client.create_subscription(subscription("sub", "s", SpecialOffset::Earliest)).await.unwrap();
+    client.create_subscription(subscription("sub", "s", 600)).await.unwrap();
     let id = append(&mut client, shard, "x").await;
     let mut asks = MetadataMap::new();
     asks.insert(ACK_CONFIRMATION, "1".parse().unwrap());

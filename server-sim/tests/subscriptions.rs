@@ -7,36 +7,13 @@ use hstreamdb_proto::compression::{compress, decompress};
 use prost::Message as _;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use support::consumer::{Consumer, subscription};
+use support::consumer::Consumer;
+use support::fetch::{consumers, subscribe, subscription, unsubscribe, wait_for_consumers};
 use support::*;
-use tonic::{Code, Status};
+use tonic::Code;
 
 fn body(code: i32, class: &str, extra: Value) -> Option<(i32, String, Value)> {
     Some((code, class.to_owned(), extra))
-}
-
-async fn subscribe(client: &mut Client, id: &str, stream_name: &str) {
-    let subscription = subscription(id, stream_name, SpecialOffset::Earliest);
-    client.create_subscription(subscription).await.expect("subscription is created");
-}
-
-async fn delete(client: &mut Client, id: &str, force: bool) -> Result<(), Status> {
-    let request = DeleteSubscriptionRequest { subscription_id: id.into(), force };
-    client.delete_subscription(request).await.map(|_| ())
-}
-
-async fn consumers(client: &mut Client, id: &str) -> Vec<String> {
-    let request = ListConsumersRequest { subscription_id: id.into() };
-    let answer = client.list_consumers(request).await.unwrap().into_inner();
-    answer.consumers.into_iter().map(|consumer| consumer.name).collect()
-}
-
-async fn wait_for_consumers(client: &mut Client, id: &str, names: &[&str]) {
-    let deadline = Instant::now() + DEADLINE;
-    while consumers(client, id).await != names {
-        assert!(Instant::now() < deadline, "consumers become {names:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 #[tokio::test]
@@ -49,7 +26,8 @@ async fn creating_checks_names_then_stream_then_offset_then_id() {
         let (code, body) = refusal(client.create_subscription(request).await);
         (code, body.unwrap().0)
     };
-    let new = |id, stream| subscription(id, stream, SpecialOffset::Latest);
+    let latest = SpecialOffset::Latest as i32;
+    let new = |id, stream| Subscription { offset: latest, ..subscription(id, stream, 600) };
     assert_eq!(refuse(new("1", "2")).await, (Code::InvalidArgument, 304));
     assert_eq!(refuse(new("a", "2")).await, (Code::InvalidArgument, 204));
     assert_eq!(refuse(Subscription { offset: 9, ..new("a", "none") }).await, (Code::FailedPrecondition, 302));
@@ -104,7 +82,8 @@ async fn earliest_sees_everything_and_latest_what_came_after_its_creation() {
     let shard = create(&mut node.client, "s", 1).await[0];
     append(&mut node.client, shard, "before").await;
     subscribe(&mut node.client, "earliest", "s").await;
-    let latest = subscription("latest", "s", SpecialOffset::Latest);
+    let offset = SpecialOffset::Latest as i32;
+    let latest = Subscription { offset, ..subscription("latest", "s", 600) };
     node.client.create_subscription(latest).await.unwrap();
     let id = append(&mut node.client, shard, "after").await;
 
@@ -137,7 +116,7 @@ async fn a_clean_end_makes_acknowledgements_durable() {
     assert_eq!(payloads(&[consumer.next().await]), ["2"], "not acknowledged");
     assert_eq!(consumer.take().await, ["3"]);
     consumer.finish().await;
-    assert_eq!(consumers(&mut node.client, "sub").await, Vec::<String>::new());
+    assert_eq!(consumers(&mut node.client, "sub").await, []);
     let got = node.client.get_subscription(GetSubscriptionRequest { id: "sub".into() }).await.unwrap();
     let committed = SubscriptionOffset { shard_id: shard, batch_id: ids[1].batch_id };
     assert_eq!(got.into_inner().offsets, [committed]);
@@ -214,7 +193,7 @@ async fn only_unacknowledged_records_come_again_in_the_same_compression() {
     let dir = tempfile::tempdir().unwrap();
     let mut node = TestNode::start(dir.path()).await;
     let shard = create(&mut node.client, "s", 1).await[0];
-    let soon = subscription("sub", "s", SpecialOffset::Earliest);
+    let soon = subscription("sub", "s", 600);
     node.client.create_subscription(Subscription { ack_timeout_seconds: 1, ..soon }).await.unwrap();
     let mut zipped = batch(["a", "b", "c", "d"].map(|payload| record("k", payload)).into());
     zipped.compression_type = CompressionType::Gzip as i32;
@@ -248,7 +227,7 @@ async fn delivery_pauses_at_the_window_and_goes_on_with_acknowledgements() {
     let dir = tempfile::tempdir().unwrap();
     let mut node = TestNode::start(dir.path()).await;
     let shard = create(&mut node.client, "s", 1).await[0];
-    let narrow = subscription("sub", "s", SpecialOffset::Earliest);
+    let narrow = subscription("sub", "s", 600);
     node.client.create_subscription(Subscription { max_unacked_records: 2, ..narrow }).await.unwrap();
     for payload in ["0", "1", "2"] {
         append(&mut node.client, shard, payload).await;
@@ -300,22 +279,22 @@ async fn deleting_asks_for_force_while_consumers_are_attached() {
     append(&mut node.client, shard, "0").await;
     let mut consumer = Consumer::attach(&node.client, "sub", "c").await.unwrap();
     assert_eq!(consumer.take().await, ["0"]);
-    let refused = refusal(delete(&mut node.client, "sub", false).await);
+    let refused = refusal(unsubscribe(&mut node.client, "sub", false).await);
     assert_eq!(refused, (Code::FailedPrecondition, body(305, "FoundActiveConsumers", json!("sub"))));
     append(&mut node.client, shard, "1").await;
     assert_eq!(consumer.take().await, ["1"], "nothing changed");
 
-    delete(&mut node.client, "sub", true).await.unwrap();
+    unsubscribe(&mut node.client, "sub", true).await.unwrap();
     let end = refusal(consumer.end().await);
     assert_eq!(end, (Code::Aborted, body(0, "SubscriptionIsDeleting", json!("sub"))));
     let missing = body(300, "SubscriptionNotFound", json!("sub"));
-    assert_eq!(refusal(delete(&mut node.client, "sub", true).await), (Code::NotFound, missing));
+    assert_eq!(refusal(unsubscribe(&mut node.client, "sub", true).await), (Code::NotFound, missing));
 
     subscribe(&mut node.client, "sub", "s").await;
     let mut consumer = Consumer::attach(&node.client, "sub", "c").await.unwrap();
     assert_eq!(consumer.take().await, ["0"], "the checkpoint went with the subscription");
     consumer.finish().await;
-    delete(&mut node.client, "sub", false).await.unwrap();
+    unsubscribe(&mut node.client, "sub", false).await.unwrap();
     node.stop().await;
 }
 
@@ -343,7 +322,7 @@ async fn a_subscription_outlives_its_streams_name_and_never_adopts_another_strea
     assert_eq!(consumer.take().await, ["old"]);
     consumer.silent().await;
     consumer.finish().await;
-    delete(client, "sub", false).await.unwrap();
+    unsubscribe(client, "sub", false).await.unwrap();
     // Its last reader gone, the data goes, too.
     let gone = client.append(append_request(shard, batch(vec![record("", "x")]))).await;
     assert_eq!(gone.unwrap_err().code(), Code::Unavailable);

@@ -21,6 +21,9 @@ use tonic::Status;
 /// Largest content of one batch that is unpacked here.
 const MAX_CONTENT_BYTES: usize = 64 * 1024 * 1024;
 
+/// Batches read at a time.
+const READ_BATCHES: usize = 32;
+
 /// Serves one call until its range is exhausted, the client closes, an error or `stop`.
 pub async fn run(
     log: Arc<dyn LogStore>,
@@ -59,6 +62,8 @@ async fn serve(
     let range = ShardRange::resolve(log, shard, from, Some(until)).await?;
     let mut cursor = Cursor::open(log, shard, range)?;
     let mut credit = first.read_record_count;
+    // Read, but not unpacked yet: what is unpacked at a time is one batch, whose content may be large.
+    let mut ahead: VecDeque<StoredBatch> = VecDeque::new();
     let mut found: VecDeque<(RecordId, HStreamRecord)> = VecDeque::new();
     loop {
         if found.is_empty() {
@@ -73,12 +78,13 @@ async fn serve(
                     }
                     None => return Ok(()),
                 },
-                step = cursor.step(log, 1) => step?,
+                step = search(log, &mut cursor, &mut ahead) => step?,
             };
             match step {
                 Step::Done => return Ok(()),
                 Step::Batches(batches) => {
-                    for batch in batches {
+                    ahead.extend(batches);
+                    if let Some(batch) = ahead.pop_front() {
                         matching(shard, batch, &first.key, &mut found);
                     }
                 }
@@ -103,6 +109,16 @@ async fn serve(
             }
         }
     }
+}
+
+/// Reads on unless there is something to unpack.
+async fn search(log: &dyn LogStore, cursor: &mut Cursor, ahead: &mut VecDeque<StoredBatch>) -> Result<Step> {
+    if ahead.is_empty() {
+        return cursor.step(log, READ_BATCHES).await;
+    }
+    // Unpacking takes its time; others get a turn in between.
+    tokio::task::yield_now().await;
+    Ok(Step::Batches(Vec::new()))
 }
 
 async fn next(

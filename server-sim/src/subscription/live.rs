@@ -6,7 +6,7 @@
 use super::ConsumerId;
 use super::definition::Definition;
 use super::delivery;
-use super::fetch::Fetch;
+use super::outbox::Outbox;
 use super::policy::Policy;
 use super::state::{Introduction, Progress, Rules, Start, State};
 use crate::error::{Class, Result, ServerError};
@@ -98,18 +98,17 @@ impl Live {
     ///
     /// # Errors
     /// [`Class::ConsumerExists`]; [`Class::SubscriptionInvalidError`] when this subscription is ending.
-    pub(super) fn attach(self: &Arc<Self>, introduction: Introduction) -> Result<Fetch> {
+    pub(super) fn attach(&self, introduction: Introduction) -> Result<(ConsumerId, Arc<Outbox>)> {
         let name = introduction.name.clone();
         let mut state = self.state();
         if state.ended().is_some() {
             return Err(ServerError::new(Class::SubscriptionInvalidError, self.definition.id.clone()));
         }
-        let Some((id, outbox)) = state.attach(introduction) else {
-            return Err(ServerError::new(Class::ConsumerExists, name));
-        };
+        let attached = state.attach(introduction);
         drop(state);
+        let attached = attached.ok_or_else(|| ServerError::new(Class::ConsumerExists, name))?;
         self.wake.notify_one();
-        Ok(Fetch::new(self.clone(), id, outbox))
+        Ok(attached)
     }
 
     /// Removes a consumer; fine if it is gone already.

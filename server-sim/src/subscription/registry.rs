@@ -386,7 +386,8 @@ impl Subscriptions {
             return Err(ServerError::new(Class::SubscriptionInvalidError, text));
         }
         let name = first.consumer_name.clone();
-        let fetch = live.attach(Introduction { name, uri, user_agent, confirm })?;
+        let (consumer, outbox) = live.attach(Introduction { name, uri, user_agent, confirm })?;
+        let fetch = Fetch::new(live, consumer, outbox);
         Ok(fetch.read(&first, requests))
     }
 

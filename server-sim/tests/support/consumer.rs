@@ -8,17 +8,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status, Streaming};
 
-pub fn subscription(id: &str, stream_name: &str, offset: SpecialOffset) -> Subscription {
-    Subscription {
-        subscription_id: id.into(),
-        stream_name: stream_name.into(),
-        ack_timeout_seconds: 600,
-        max_unacked_records: 10_000,
-        offset: offset as i32,
-        creation_time: None,
-    }
-}
-
 pub fn fetch_request(id: &str, name: &str, ack_ids: Vec<RecordId>) -> StreamingFetchRequest {
     StreamingFetchRequest { subscription_id: id.into(), consumer_name: name.into(), ack_ids }
 }

@@ -10,6 +10,7 @@ mod support;
 mod appends;
 mod cluster;
 mod errors;
+mod offsets;
 mod readers;
 mod reads;
 mod streams;
