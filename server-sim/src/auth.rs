@@ -2,9 +2,47 @@
 
 use crate::error::{Class, ServerError};
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
+
+/// One token; it never shows in logs.
+#[derive(Clone, serde::Deserialize)]
+#[serde(try_from = "String")]
+pub struct Token(String);
+
+impl Token {
+    /// The token itself.
+    pub fn reveal(self) -> String {
+        self.0
+    }
+}
+
+impl TryFrom<String> for Token {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl FromStr for Token {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.trim().is_empty() {
+            return Err("an empty token would let nobody in");
+        }
+        Ok(Token(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
 
 /// Lets calls through that carry one of the tokens, or all when there are none.
 #[derive(Clone, Default)]

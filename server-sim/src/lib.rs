@@ -4,7 +4,11 @@
 pub mod api;
 pub mod auth;
 pub mod config;
+pub mod connection;
 pub mod error;
+pub mod limits;
+pub mod listener;
+pub mod log_output;
 pub mod net;
 pub mod node;
 pub mod reader;
@@ -12,3 +16,4 @@ pub mod stats;
 pub mod store;
 pub mod stream;
 pub mod subscription;
+pub mod tls;

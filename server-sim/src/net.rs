@@ -1,6 +1,5 @@
 //! Every socket of the server is opened here.
 
-use futures::Stream;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -28,24 +27,21 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Connections as they come; a failing accept is logged and never ends the stream.
-pub fn connections(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
-    futures::stream::unfold(listener, |listener| async move {
-        loop {
-            match listener.accept().await {
-                Ok((socket, _)) => {
-                    // Small answers must not wait for the next ones.
-                    if let Err(error) = socket.set_nodelay(true) {
-                        tracing::debug!(%error, "a connection ended before it was used");
-                        continue;
-                    }
-                    return Some((Ok(socket), listener));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+/// The next connection; a failing accept is logged and tried again.
+pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, peer)) => {
+                // Small answers must not wait for the next ones.
+                match socket.set_nodelay(true) {
+                    Ok(()) => return (socket, peer),
+                    Err(error) => tracing::debug!(%error, "a connection ended before it was used"),
                 }
             }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
         }
-    })
+    }
 }

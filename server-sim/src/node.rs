@@ -2,7 +2,10 @@
 
 use crate::api::Api;
 use crate::auth::Tokens;
+use crate::connection::{Door, Threshold};
 use crate::error::ServerError;
+use crate::limits::Limits;
+use crate::listener::{Address, Advertised, ExtraListener, check_ports};
 use crate::net;
 use crate::reader::PolledReaders;
 use crate::stats::{CountedLog, Stats};
@@ -11,6 +14,7 @@ use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use crate::store::{LogStore, StoreError};
 use crate::stream::Streams;
 use crate::subscription::Subscriptions;
+use crate::tls::{TlsError, TlsFiles};
 use hstreamdb_proto::DEFAULT_PORT;
 use hstreamdb_proto::api::h_stream_api_server::HStreamApiServer;
 use std::io;
@@ -18,9 +22,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
@@ -38,6 +44,9 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Appends that wait for their predecessors, over all producers.
 const MAX_PARKED_APPENDS: usize = 256;
+
+/// Opened connections that wait to be served.
+const OPENED: usize = 64;
 
 /// How long closing the store may take on top of a shutdown's timeout.
 const STORE_GRACE: Duration = Duration::from_secs(5);
@@ -61,8 +70,16 @@ pub struct NodeConfig {
     pub max_record_size: u32,
     /// Whether to start on a log that is damaged; readers are then told which batches are lost. Default false.
     pub serve_damaged_log: bool,
-    /// Who may call; default everybody.
+    /// Who may call, through every listener; default everybody.
     pub tokens: Tokens,
+    /// Further listeners, each with the address its clients are told; default none.
+    pub extra_listeners: Vec<ExtraListener>,
+    /// Whether the main listener speaks TLS; needs [`NodeConfig::tls`]. Default false.
+    pub enable_tls: bool,
+    /// Key and certificates of all listeners that speak TLS; default none.
+    pub tls: Option<TlsFiles>,
+    /// What peers may take.
+    pub limits: Limits,
 }
 
 impl Default for NodeConfig {
@@ -77,6 +94,10 @@ impl Default for NodeConfig {
             max_record_size: 1024 * 1024,
             serve_damaged_log: false,
             tokens: Tokens::default(),
+            extra_listeners: Vec::new(),
+            enable_tls: false,
+            tls: None,
+            limits: Limits::default(),
         }
     }
 }
@@ -93,6 +114,17 @@ pub enum StartError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// Two listeners want the same port.
+    #[error("--advertised-listeners: {0}")]
+    Listeners(String),
+    /// TLS is asked for and cannot be offered.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A listener is to speak TLS, but there is no key and no certificate.
+    #[error(
+        "TLS is enabled for {0}, but its key and certificate are missing: give --tls-key-path and --tls-cert-path"
+    )]
+    TlsEmpty(String),
     /// The store cannot be opened.
     #[error("cannot use the data directory {}: {source}", path.display())]
     Store {
@@ -124,9 +156,7 @@ fn hint(error: &io::Error) -> &'static str {
 #[derive(Debug)]
 pub struct NodeContext {
     pub(crate) config: NodeConfig,
-    /// The port that was opened.
-    pub(crate) port: u16,
-    pub(crate) advertised_host: String,
+    pub(crate) advertised: Advertised,
     pub(crate) started: Instant,
     pub(crate) log: Arc<dyn LogStore>,
     pub(crate) streams: Arc<Streams>,
@@ -155,12 +185,12 @@ impl Node {
     /// [`StartError`].
     pub async fn start(config: NodeConfig) -> Result<Node, StartError> {
         let path = config.data_dir.clone();
-        let wanted = SocketAddr::new(config.bind_address, config.port);
         // First of all, so that a second server on the same port leaves the data alone.
-        let listener =
-            net::listen(wanted).map_err(|source| StartError::Listen { address: wanted, source })?;
-        let address =
-            listener.local_addr().map_err(|source| StartError::Listen { address: wanted, source })?;
+        let (doors, advertised) = open_doors(&config)?;
+        let address = match doors.first().map(|door| door.socket.local_addr()) {
+            Some(Ok(address)) => address,
+            _ => SocketAddr::new(config.bind_address, advertised.main.port),
+        };
 
         let disk =
             LocalDisk::open(&path).map_err(|source| StartError::Store { path: path.clone(), source })?;
@@ -177,16 +207,8 @@ impl Node {
         let subscriptions =
             Subscriptions::open(log.clone(), store.meta(), streams.clone()).await.map_err(unusable)?;
 
-        let advertised_host = config.advertised_address.clone().unwrap_or_else(|| {
-            if !config.bind_address.is_unspecified() {
-                return config.bind_address.to_string();
-            }
-            tracing::warn!("clients are told to connect to 127.0.0.1; set --advertised-address for others");
-            Ipv4Addr::LOCALHOST.to_string()
-        });
         let context = Arc::new(NodeContext {
-            port: address.port(),
-            advertised_host,
+            advertised,
             started: Instant::now(),
             log: log.clone(),
             streams,
@@ -201,6 +223,11 @@ impl Node {
             .max_decoding_message_size(MAX_REQUEST_BYTES)
             .max_encoding_message_size(usize::MAX);
         let service = InterceptedService::new(service, context.config.tokens.clone());
+        let (sender, opened) = mpsc::channel(OPENED);
+        let threshold = Threshold::new(&context.config.limits, sender);
+        for door in doors {
+            tokio::spawn(door.serve(threshold.clone()));
+        }
         let server = Server::builder()
             .max_concurrent_streams(MAX_CALLS_PER_CONNECTION)
             .initial_stream_window_size(STREAM_WINDOW)
@@ -208,13 +235,21 @@ impl Node {
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .add_service(service)
-            .serve_with_incoming_shutdown(net::connections(listener), context.stop.clone().cancelled_owned());
+            .serve_with_incoming_shutdown(
+                ReceiverStream::new(opened),
+                context.stop.clone().cancelled_owned(),
+            );
         Ok(Node { context, address, store, server: tokio::spawn(server) })
     }
 
     /// Where the node listens; with port 0 in the configuration this is the port that was taken.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Every address of this node, with the ports that were taken.
+    pub fn advertised(&self) -> &Advertised {
+        &self.context.advertised
     }
 
     /// Stops: no new connections, long calls end with UNAVAILABLE, running ones get `timeout` to finish, and
@@ -239,6 +274,46 @@ impl Node {
             );
         }
     }
+}
+
+/// Opens the main listener and then the extra ones.
+fn open_doors(config: &NodeConfig) -> Result<(Vec<Door>, Advertised), StartError> {
+    check_ports(config.port, &config.extra_listeners).map_err(StartError::Listeners)?;
+    let of_extra = config.extra_listeners.iter().find(|extra| extra.tls);
+    let wanted = if config.enable_tls {
+        Some("the main listener".to_owned())
+    } else {
+        of_extra.map(|extra| format!("the listener {extra}"))
+    };
+    let tls = match (wanted, &config.tls) {
+        (None, _) => None,
+        (Some(_), Some(files)) => Some(files.load()?),
+        (Some(listener), None) => return Err(StartError::TlsEmpty(listener)),
+    };
+    let open = |port, key, tls: Option<TlsAcceptor>| {
+        let address = SocketAddr::new(config.bind_address, port);
+        let failed = |source| StartError::Listen { address, source };
+        let socket = net::listen(address).map_err(failed)?;
+        let port = socket.local_addr().map_err(failed)?.port();
+        Ok::<_, StartError>((Door { socket, key, tls }, port))
+    };
+    let (door, port) = open(config.port, None, tls.clone().filter(|_| config.enable_tls))?;
+    let host = config.advertised_address.clone().unwrap_or_else(|| {
+        if !config.bind_address.is_unspecified() {
+            return config.bind_address.to_string();
+        }
+        tracing::warn!("clients are told to connect to 127.0.0.1; set --advertised-address for others");
+        Ipv4Addr::LOCALHOST.to_string()
+    });
+    let mut doors = vec![door];
+    let mut advertised = Advertised { main: Address { host, port }, extra: Vec::new() };
+    for extra in &config.extra_listeners {
+        let key = Some(extra.key.clone());
+        let (door, port) = open(extra.port, key, tls.clone().filter(|_| extra.tls))?;
+        doors.push(door);
+        advertised.extra.push((extra.key.clone(), Address { host: extra.host.clone(), port }));
+    }
+    Ok((doors, advertised))
 }
 
 impl Drop for Node {

@@ -46,10 +46,20 @@ fn what_cannot_work_is_refused_in_one_sentence() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     std::fs::write(dir.path().join("file"), "x").unwrap();
+    std::fs::write(dir.path().join("wrong.yaml"), "hserver:\n  prot: 1\n").unwrap();
     for (flags, word) in [
         (vec!["--port", &port], "cannot listen on"),
         (vec!["--port", "0", "--data-dir", "file"], "cannot use the data directory file"),
         (vec!["--prot", "1"], "--prot"),
+        (vec!["--port", "0", "--enable-tls"], "--tls-key-path"),
+        (
+            vec!["--port", "0", "--enable-tls", "--tls-key-path", "file", "--tls-cert-path", "file"],
+            "cannot use",
+        ),
+        (vec!["--advertised-listeners", "k:hstream://a.test"], "\"k:hstream://a.test\" has no port"),
+        (vec!["--config-path", "missing.yaml"], "cannot read the configuration file missing.yaml"),
+        (vec!["--config-path", "wrong.yaml"], "at line 2"),
+        (vec!["--file-log-path", "file/log"], "--file-log-path file/log"),
     ] {
         let output = run(&flags, dir.path());
         let text = String::from_utf8(output.stderr).unwrap();
@@ -57,6 +67,60 @@ fn what_cannot_work_is_refused_in_one_sentence() {
         assert!(text.contains(word), "{flags:?}: {text}");
         assert!(!text.contains("panicked"), "{flags:?}: {text}");
     }
+}
+
+#[test]
+fn the_version_is_printed_with_either_flag() {
+    let dir = tempfile::tempdir().unwrap();
+    for flag in ["--version", "-v", "-V"] {
+        let output = run(&[flag], dir.path());
+        assert!(output.status.success(), "{flag}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(text.trim(), concat!("hstream-server ", env!("CARGO_PKG_VERSION")), "{flag}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_file_sets_up_listeners_tokens_and_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let data_dir = dir.path().join("data");
+    let log = dir.path().join("logs/server.log");
+    let yaml = format!(
+        "hserver:\n  id: 9\n  port: 1\n  metastore-uri: zk://h:1\n  tokens: [c2VjcmV0]\n  \
+         advertised-listeners:\n    public:\n      - address: a.test\n        port: 0\n  \
+         file-log-path: {}\nhstore:\n  data-dir: {}\n",
+        log.display(),
+        data_dir.display()
+    );
+    let path = dir.path().join("config.yaml");
+    std::fs::write(&path, yaml).unwrap();
+    // The port of the file is not free for everybody: the flag wins.
+    let mut child = Command::new(BINARY)
+        .args(["--port", "0", "--config-path", path.to_str().unwrap()])
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let text = hstream_testkit::eventually("the server is ready", DEADLINE, || {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        async move { text.contains("Cluster is ready!").then_some(text) }
+    })
+    .await;
+    let port = |marker: &str| -> u16 {
+        let rest = text.split(marker).nth(1).unwrap_or_else(|| panic!("no {marker:?} in {text}"));
+        rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
+    };
+    let extra = port("Extra listener is started on port ");
+    port("Server is started on port ");
+    let warning = text.lines().find(|line| line.contains("hserver.metastore-uri")).unwrap();
+    assert!(warning.starts_with("[WARNING][") && warning.contains("IGNORED"), "{warning}");
+    let mut request = tonic::Request::new(());
+    request.metadata_mut().insert("authorization", "Basic c2VjcmV0".parse().unwrap());
+    let cluster = connect(extra).await.describe_cluster(request).await.unwrap().into_inner();
+    let this = &cluster.server_nodes[0];
+    assert_eq!((this.id, &*this.host, this.port), (9, "a.test", u32::from(extra)));
+    assert!(data_dir.exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,13 +1,15 @@
 //! Who is there and who owns what: this node, and it owns everything.
 
 use super::announce;
+use crate::connection::Peer;
 use crate::error::{Class, Result, ServerError};
+use crate::listener::{Address, ListenerKey};
 use crate::node::NodeContext;
 use crate::stream::check_lookup_id;
 use hstreamdb_proto::api::{self as wire, NodeState, ResourceType};
 use serde_json::json;
 use std::sync::Arc;
-use tonic::{Code, Request, Response};
+use tonic::{Code, Extensions, Request, Response};
 
 /// What `DescribeCluster` calls the protocol.
 const PROTOCOL_VERSION: &str = "0.1.0";
@@ -21,23 +23,33 @@ pub(super) async fn echo(
 
 pub(super) async fn describe(
     node: &Arc<NodeContext>,
-    _: Request<()>,
+    request: Request<()>,
 ) -> Result<Response<wire::DescribeClusterResponse>> {
-    let this = this(node);
-    let status = wire::ServerNodeStatus { node: Some(this.clone()), state: NodeState::Running as i32 };
+    let through = listener(request.extensions());
+    let addresses = node.advertised.through(through.as_deref());
+    let server_nodes: Vec<_> = addresses.into_iter().map(|address| at(node, address)).collect();
+    let running = |node: &wire::ServerNode| wire::ServerNodeStatus {
+        node: Some(node.clone()),
+        state: NodeState::Running as i32,
+    };
     Ok(announce(Response::new(wire::DescribeClusterResponse {
         protocol_version: PROTOCOL_VERSION.to_owned(),
-        server_nodes: vec![this],
-        server_nodes_status: vec![status],
+        server_nodes_status: server_nodes.iter().map(running).collect(),
+        server_nodes,
         cluster_up_time: node.started.elapsed().as_secs(),
     })))
 }
 
-fn this(node: &NodeContext) -> wire::ServerNode {
+/// Key of the listener a call came in through; `None` is the main one.
+pub(super) fn listener(extensions: &Extensions) -> Option<ListenerKey> {
+    extensions.get::<Peer>().and_then(|peer| peer.listener.clone())
+}
+
+fn at(node: &NodeContext, address: &Address) -> wire::ServerNode {
     wire::ServerNode {
         id: node.config.server_id,
-        host: node.advertised_host.clone(),
-        port: u32::from(node.port),
+        host: address.host.clone(),
+        port: u32::from(address.port),
         version: Some(wire::HStreamVersion {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: String::new(),
@@ -45,39 +57,52 @@ fn this(node: &NodeContext) -> wire::ServerNode {
     }
 }
 
+/// This node as a client of that listener reaches it.
+fn this(node: &NodeContext, through: Option<&str>) -> Result<wire::ServerNode> {
+    match node.advertised.through(through).first() {
+        Some(address) => Ok(at(node, address)),
+        None => Err(ServerError::new(Class::NodesNotFound, "Got empty nodes")),
+    }
+}
+
 pub(super) async fn lookup_shard(
     node: &Arc<NodeContext>,
+    through: Option<ListenerKey>,
     request: wire::LookupShardRequest,
 ) -> Result<wire::LookupShardResponse> {
-    Ok(wire::LookupShardResponse { shard_id: request.shard_id, server_node: Some(this(node)) })
+    let server_node = Some(this(node, through.as_deref())?);
+    Ok(wire::LookupShardResponse { shard_id: request.shard_id, server_node })
 }
 
 pub(super) async fn lookup_key(
     node: &Arc<NodeContext>,
+    through: Option<ListenerKey>,
     _: wire::LookupKeyRequest,
 ) -> Result<wire::ServerNode> {
-    Ok(this(node))
+    this(node, through.as_deref())
 }
 
 pub(super) async fn lookup_subscription(
     node: &Arc<NodeContext>,
+    through: Option<ListenerKey>,
     request: wire::LookupSubscriptionRequest,
 ) -> Result<wire::LookupSubscriptionResponse> {
-    Ok(wire::LookupSubscriptionResponse {
-        subscription_id: request.subscription_id,
-        server_node: Some(this(node)),
-    })
+    let server_node = Some(this(node, through.as_deref())?);
+    Ok(wire::LookupSubscriptionResponse { subscription_id: request.subscription_id, server_node })
 }
 
 pub(super) async fn lookup_shard_reader(
     node: &Arc<NodeContext>,
+    through: Option<ListenerKey>,
     request: wire::LookupShardReaderRequest,
 ) -> Result<wire::LookupShardReaderResponse> {
-    Ok(wire::LookupShardReaderResponse { reader_id: request.reader_id, server_node: Some(this(node)) })
+    let server_node = Some(this(node, through.as_deref())?);
+    Ok(wire::LookupShardReaderResponse { reader_id: request.reader_id, server_node })
 }
 
 pub(super) async fn lookup_resource(
     node: &Arc<NodeContext>,
+    through: Option<ListenerKey>,
     request: wire::LookupResourceRequest,
 ) -> Result<wire::ServerNode> {
     let class = match ResourceType::try_from(request.res_type) {
@@ -97,7 +122,7 @@ pub(super) async fn lookup_resource(
     if class == Class::InvalidViewId {
         return Err(ServerError::new(Class::ViewNotFound, request.res_id));
     }
-    Ok(this(node))
+    this(node, through.as_deref())
 }
 
 /// The commands an operator needs to see that the node is there. The answer is a JSON text.
@@ -112,7 +137,7 @@ pub(super) async fn admin_command(
             "rows": [[
                 node.config.server_id.to_string(),
                 "Running",
-                format!("{}:{}", node.advertised_host, node.port),
+                format!("{}:{}", node.advertised.main.host, node.advertised.main.port),
             ]],
         }}),
         ["server", "init"] => {

@@ -10,6 +10,7 @@ mod stream;
 pub mod subscription;
 mod trim;
 
+use crate::connection::Peer;
 use crate::error::{Result, ServerError};
 use crate::node::NodeContext;
 use crate::subscription::Caller;
@@ -129,7 +130,8 @@ async fn fetch(
     let keys = request.metadata();
     let text = |key: &str| keys.get(key).and_then(|value| value.to_str().ok()).map(str::to_owned);
     // A proxy in front says on whose behalf it calls.
-    let uri = text("x-forwarded-for").or_else(|| request.remote_addr().map(peer));
+    let address = request.extensions().get::<Peer>().map(|peer| peer.address);
+    let uri = text("x-forwarded-for").or_else(|| address.map(peer));
     let user_agent = text("proxy-agent").or_else(|| text("user-agent"));
     let caller = Caller {
         uri: uri.unwrap_or_default(),
@@ -153,6 +155,7 @@ fn peer(address: SocketAddr) -> String {
 macro_rules! service {
     (
         messages { $($call:ident($request:ident) -> $response:ty = $handler:path;)* }
+        addressed { $($lookup:ident($lookup_request:ident) -> $lookup_response:ty = $lookup_handler:path;)* }
         subscriptions { $($sub:ident($sub_request:ident) -> $sub_response:ty = $sub_handler:path;)* }
         whole { $($whole:ident($whole_request:ty) -> $whole_response:ty = $whole_handler:path;)* }
         streams { $($stream:ident: $stream_type:ident($stream_request:ty) -> $stream_response:ty = $stream_handler:path;)* }
@@ -163,6 +166,18 @@ macro_rules! service {
             $(
                 async fn $call(&self, request: Request<wire::$request>) -> Result<Response<$response>, Status> {
                     $handler(&self.node, request.into_inner()).await.map(Response::new).map_err(status)
+                }
+            )*
+            $(
+                async fn $lookup(
+                    &self,
+                    request: Request<wire::$lookup_request>,
+                ) -> Result<Response<$lookup_response>, Status> {
+                    let through = cluster::listener(request.extensions());
+                    $lookup_handler(&self.node, through, request.into_inner())
+                        .await
+                        .map(Response::new)
+                        .map_err(status)
                 }
             )*
             $(
@@ -219,6 +234,11 @@ service! {
         read_shard(ReadShardRequest) -> wire::ReadShardResponse = shard_reader::read;
         list_shard_readers(ListShardReadersRequest) -> wire::ListShardReadersResponse = shard_reader::list;
         delete_shard_reader(DeleteShardReaderRequest) -> () = shard_reader::delete;
+        send_admin_command(AdminCommandRequest) -> wire::AdminCommandResponse = cluster::admin_command;
+        get_stats(GetStatsRequest) -> wire::GetStatsResponse = stats::get;
+        delete_subscription(DeleteSubscriptionRequest) -> () = delete_subscription;
+    }
+    addressed {
         lookup_shard(LookupShardRequest) -> wire::LookupShardResponse = cluster::lookup_shard;
         lookup_key(LookupKeyRequest) -> wire::ServerNode = cluster::lookup_key;
         lookup_resource(LookupResourceRequest) -> wire::ServerNode = cluster::lookup_resource;
@@ -226,9 +246,6 @@ service! {
             = cluster::lookup_subscription;
         lookup_shard_reader(LookupShardReaderRequest) -> wire::LookupShardReaderResponse
             = cluster::lookup_shard_reader;
-        send_admin_command(AdminCommandRequest) -> wire::AdminCommandResponse = cluster::admin_command;
-        get_stats(GetStatsRequest) -> wire::GetStatsResponse = stats::get;
-        delete_subscription(DeleteSubscriptionRequest) -> () = delete_subscription;
     }
     subscriptions {
         list_subscriptions(ListSubscriptionsRequest) -> wire::ListSubscriptionsResponse = subscription::list;

@@ -1,0 +1,189 @@
+//! The configuration file: YAML with the keys of published servers.
+
+use crate::auth::Token;
+use crate::listener::ExtraListener;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// The whole file. Keys that are not listed are refused.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct File {
+    #[serde(deserialize_with = "or_default")]
+    pub(super) hserver: Server,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) hstore: Store,
+    /// Another front end of the original.
+    kafka: Given,
+}
+
+macro_rules! section {
+    (
+        $(#[$doc:meta])* $section:ident in $name:literal
+        { $($key:ident: $kind:ty,)* }
+        meaningless { $($other:ident = $other_name:literal,)* }
+    ) => {
+        $(#[$doc])*
+        #[derive(Default, Deserialize)]
+        #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+        pub(super) struct $section {
+            $(pub(super) $key: Option<$kind>,)*
+            $($other: Given,)*
+        }
+
+        impl $section {
+            fn meaningless(&self) -> impl Iterator<Item = String> {
+                let given = [$((concat!($name, ".", $other_name), &self.$other),)*];
+                given.into_iter().filter(|(_, given)| given.0).map(|(key, _)| key.to_owned())
+            }
+        }
+
+        // Values may be secrets.
+        impl std::fmt::Debug for $section {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($section)).finish_non_exhaustive()
+            }
+        }
+    };
+}
+
+section! {
+    /// Everything but storage.
+    Server in "hserver"
+    {
+        id: u32,
+        bind_address: IpAddr,
+        port: u16,
+        internal_port: u16,
+        advertised_address: String,
+        advertised_listeners: BTreeMap<String, Vec<Listener>>,
+        listeners_security_protocol_map: String,
+        max_record_size: u32,
+        max_connections: u32,
+        tokens: Vec<Token>,
+        enable_tls: bool,
+        tls_key_path: PathBuf,
+        tls_cert_path: PathBuf,
+        tls_ca_path: PathBuf,
+        log_level: String,
+        log_with_color: bool,
+        file_log_path: PathBuf,
+        file_log_size: u64,
+        file_log_num: u32,
+    }
+    meaningless {
+        gossip_address = "gossip-address",
+        metastore_uri = "metastore-uri",
+        seed_nodes = "seed-nodes",
+        gossip = "gossip",
+        hstream_io = "hstream-io",
+        hstream_processing = "hstream-processing",
+        cache_store = "cache-store",
+        grpc = "grpc",
+        log_flush_immediately = "log-flush-immediately",
+        experimental = "experimental",
+    }
+}
+
+section! {
+    /// Storage.
+    Store in "hstore"
+    {
+        data_dir: PathBuf,
+        serve_damaged_log: bool,
+    }
+    meaningless {
+        log_level = "log-level",
+        checkpoint_replication_factor = "checkpoint-replication-factor",
+        store_admin = "store-admin",
+        store_config = "store-config",
+    }
+}
+
+/// One address below a listener key.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listener {
+    address: String,
+    port: u16,
+}
+
+/// Whether a key that does nothing here was there, whatever its value.
+#[derive(Debug, Default)]
+struct Given(bool);
+
+impl<'de> Deserialize<'de> for Given {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Given(true))
+    }
+}
+
+/// A section without content is written as a key without value.
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+impl File {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// One sentence with the path and, unless the file cannot be read, the line.
+    pub(super) fn read(path: &Path) -> Result<File, String> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("cannot read the configuration file {}: {error}", path.display()))?;
+        Self::parse(&text).map_err(|error| format!("the configuration file {} {error}", path.display()))
+    }
+
+    pub(super) fn parse(text: &str) -> Result<File, String> {
+        // An empty document is a file in which nothing is configured.
+        let parsed = serde_saphyr::from_str::<Option<File>>(text);
+        parsed.map(Option::unwrap_or_default).map_err(|error| {
+            let error = error.without_snippet();
+            let reason = error.to_string();
+            let reason = reason.lines().next().unwrap_or_default();
+            let line = error.location().and_then(|place| usize::try_from(place.line()).ok());
+            let key = line.and_then(|line| text.lines().nth(line.checked_sub(1)?)).and_then(key_in);
+            let key = key.map(|key| format!(" at {key:?}")).unwrap_or_default();
+            match line {
+                Some(line) if !reason.contains(" at line ") => {
+                    format!("is wrong{key} in line {line}: {reason}")
+                }
+                _ => format!("is wrong{key}: {reason}"),
+            }
+        })
+    }
+
+    /// Keys that are there and do nothing here.
+    pub(super) fn meaningless(&self) -> Vec<String> {
+        let kafka = self.kafka.0.then(|| "kafka".to_owned());
+        self.hserver.meaningless().chain(self.hstore.meaningless()).chain(kafka).collect()
+    }
+}
+
+/// The key of a line; never its value, which may be a secret.
+fn key_in(line: &str) -> Option<&str> {
+    let (key, _) = line.trim_start_matches([' ', '\t', '-']).split_once(':')?;
+    Some(key)
+}
+
+impl Server {
+    /// The extra listeners, in the order of their keys.
+    ///
+    /// # Errors
+    /// The entry that is wrong, and why.
+    pub(super) fn listeners(&self) -> Result<Vec<ExtraListener>, String> {
+        let by_key = self.advertised_listeners.iter().flatten();
+        let entries = by_key.flat_map(|(key, entries)| entries.iter().map(move |entry| (key, entry)));
+        entries
+            .map(|(key, entry)| {
+                ExtraListener::new(key, &entry.address, entry.port)
+                    .map_err(|reason| format!("the entry {:?} of {key:?} {reason}", entry.address))
+            })
+            .collect()
+    }
+}

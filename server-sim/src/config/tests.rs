@@ -1,0 +1,226 @@
+use super::*;
+use clap::Parser as _;
+
+fn parse(words: &[&str]) -> Result<Arguments, String> {
+    let words = std::iter::once("hstream-server").chain(words.iter().copied());
+    Arguments::try_parse_from(words).map_err(|error| error.to_string())
+}
+
+/// What flags over a file amount to; the file of this machine, if any, plays no part.
+fn settle(words: &[&str], yaml: &str) -> Result<Settings, String> {
+    parse(words)?.over(File::parse(yaml)?)
+}
+
+#[test]
+fn flags_of_published_deployments_are_taken_and_named_as_meaningless() {
+    let settings = settle(
+        &[
+            "--bind-address",
+            "0.0.0.0",
+            "--port",
+            "0",
+            "--internal-port",
+            "6580",
+            "--server-id",
+            "7",
+            "--metastore-uri",
+            "zk://h1:2181",
+            "--store-config",
+            "/data/store/logdevice.conf",
+            "--log-flush-immediately",
+            "--enable-server-cache",
+            "--io-connector-image",
+            "source mysql image",
+            "--log-with-color",
+            "--log-level",
+            "warning",
+        ],
+        "",
+    )
+    .unwrap();
+    let expected = ["--metastore-uri", "--store-config", "--io-connector-image", "--enable-server-cache"];
+    assert_eq!(settings.meaningless, expected);
+    assert_eq!((settings.log.level, settings.log.color), (Level::WARN, Some(true)));
+    assert_eq!((settings.node.port, settings.node.server_id), (0, 7));
+    assert!(settings.node.bind_address.is_unspecified());
+}
+
+#[test]
+fn unknown_flags_and_values_out_of_range_are_refused_by_name() {
+    assert!(parse(&["--prot", "1"]).unwrap_err().contains("--prot"));
+    assert!(parse(&["--token", " "]).unwrap_err().contains("an empty token would let nobody in"));
+    for (words, text) in [
+        (["--max-record-size", "0"], "--max-record-size: 0 is not between 1 and 8388608"),
+        (["--max-record-size", "8388609"], "--max-record-size: 8388609"),
+        (["--max-connections", "0"], "--max-connections: 0"),
+        (["--log-level", "loud"], "--log-level: \"loud\" is none of the levels"),
+        (
+            ["--advertised-listeners", "k:hstream://a"],
+            "--advertised-listeners: \"k:hstream://a\" has no port",
+        ),
+        (
+            ["--listeners-security-protocol-map", "k:tls"],
+            "--listeners-security-protocol-map: \"k:tls\" names",
+        ),
+    ] {
+        let error = settle(&words, "").unwrap_err();
+        assert!(error.contains(text), "{words:?}: {error}");
+    }
+    let words = ["--file-log-path", "x", "--file-log-num", "0"];
+    assert!(settle(&words, "").unwrap_err().contains("--file-log-num"));
+}
+
+#[test]
+fn without_flags_and_file_the_defaults_of_the_library_hold() {
+    let (settings, default) = (settle(&[], "").unwrap(), NodeConfig::default());
+    assert_eq!(settings.node.data_dir, default.data_dir);
+    assert_eq!(settings.node.max_record_size, default.max_record_size);
+    assert_eq!((settings.node.port, settings.node.internal_port), (default.port, default.internal_port));
+    assert_eq!(settings.node.limits.max_connections, default.limits.max_connections);
+    assert_eq!((settings.log.level, settings.log.color, settings.log.file), (Level::INFO, None, None));
+    assert_eq!(settings.meaningless, Vec::<String>::new());
+}
+
+const YAML: &str = r#"
+hserver:
+  id: 3
+  bind-address: "0.0.0.0"
+  port: 7570
+  internal-port: 7571
+  advertised-address: hstream.example.com
+  advertised-listeners:
+    public:
+      - address: a.example.com
+        port: 7580
+      - address: "[::1]"
+        port: 0
+    private: []
+  listeners-security-protocol-map: "public:tls"
+  metastore-uri: "zk://h1:2181,h2:2181"
+  seed-nodes: "h1,h2"
+  gossip:
+    probe-interval: 2000000
+  max-record-size: 2097152
+  max-connections: 12
+  tokens:
+    - aHN0cmVhbTpoc3RyZWFt
+  log-level: debug
+  log-with-color: false
+  enable-tls: true
+  tls-key-path: /k.pem
+  tls-cert-path: /c.pem
+  tls-ca-path: /ca.pem
+  hstream-io:
+    tasks-path: /tmp/io
+hstore:
+  data-dir: /data
+  log-level: info
+  store-admin:
+    host: h
+    port: 6440
+kafka:
+  id: 1
+"#;
+
+#[test]
+fn the_file_sets_what_flags_leave_open() {
+    let settings =
+        settle(&["--port", "1", "--tls-ca-path", "/other.pem", "--log-level", "info"], YAML).unwrap();
+    let node = &settings.node;
+    assert_eq!((node.server_id, node.port, node.internal_port), (3, 1, 7571));
+    assert_eq!(node.advertised_address.as_deref(), Some("hstream.example.com"));
+    let listeners: Vec<_> = node.extra_listeners.iter().map(|extra| (extra.to_string(), extra.tls)).collect();
+    let expected = [("public:hstream://a.example.com:7580", true), ("public:hstream://[::1]:0", true)];
+    assert_eq!(listeners, expected.map(|(text, tls)| (text.to_owned(), tls)));
+    let files = node.tls.as_ref().unwrap();
+    assert!(node.enable_tls);
+    assert_eq!(
+        (files.key.as_path(), files.certificate.as_path()),
+        (Path::new("/k.pem"), Path::new("/c.pem"))
+    );
+    assert_eq!(files.client_authorities.as_deref(), Some(Path::new("/other.pem")));
+    assert_eq!((node.max_record_size, node.limits.max_connections), (2_097_152, 12));
+    assert_eq!(node.data_dir, Path::new("/data"));
+    assert_eq!(format!("{:?}", node.tokens), "Tokens(1 accepted)");
+    assert_eq!((settings.log.level, settings.log.color), (Level::INFO, Some(false)));
+    let expected = [
+        "hserver.metastore-uri",
+        "hserver.seed-nodes",
+        "hserver.gossip",
+        "hserver.hstream-io",
+        "hstore.log-level",
+        "hstore.store-admin",
+        "kafka",
+    ];
+    assert_eq!(settings.meaningless, expected);
+}
+
+#[test]
+fn the_example_file_has_every_key_and_is_taken() {
+    let text = include_str!("../../config.example.yaml");
+    assert_eq!(settle(&[], text).unwrap().meaningless, Vec::<String>::new());
+    // The refusal of an unknown key lists all there are.
+    let refusal =
+        File::parse("hserver:\n  x: 1\n").unwrap_err() + &File::parse("hstore:\n  x: 1\n").unwrap_err();
+    let lists =
+        refusal.split("one of ").skip(1).map(|list| list.split(" at line").next().unwrap_or_default());
+    let keys: Vec<&str> = lists.flat_map(|list| list.split(", ")).collect();
+    assert!(keys.len() > 20, "{refusal}");
+    let meaningless = "gossip-address metastore-uri seed-nodes gossip hstream-io hstream-processing cache-store grpc \
+                       log-flush-immediately experimental checkpoint-replication-factor store-admin store-config";
+    for key in keys.into_iter().filter(|key| !meaningless.split(' ').any(|other| other == *key)) {
+        assert!(text.contains(&format!("  {key}:")), "{key} is missing");
+    }
+}
+
+#[test]
+fn sections_may_be_empty() {
+    for yaml in ["", "# nothing\n", "hserver:\nhstore:\n", "hserver:\n  tokens:\n  tls-key-path: ~\n"] {
+        assert_eq!(settle(&[], yaml).unwrap().node.port, NodeConfig::default().port, "{yaml:?}");
+    }
+}
+
+#[test]
+fn a_wrong_file_is_refused_with_line_and_key() {
+    for (yaml, words) in [
+        ("hserver:\n  prot: 1\n", &["line 2", "prot", "max-record-size"][..]),
+        ("hserver:\n  port: 1\nhserve: 1\n", &["line 3", "hserve", "hstore"]),
+        ("hserver:\n  id: 1\n  port: 65536\n", &["line 3", "at \"port\""]),
+        ("hserver:\n  port: many\n", &["line 2"]),
+        ("hserver:\n  tokens: one\n", &["line 2", "at \"tokens\""]),
+        ("hserver:\n  tokens: ['']\n", &["line 2", "an empty token"]),
+        ("hserver:\n  enable-tls: perhaps\n", &["line 2"]),
+        ("hserver:\n  bind-address: nowhere\n", &["line 2"]),
+        ("hserver:\n  port: 1\n  port: 2\n", &["line 3", "port"]),
+        ("hserver:\n\tport: 1\n", &["line 2"]),
+        ("hserver:\n  advertised-listeners:\n    k:\n      - address: a\n", &["port"]),
+        ("hserver:\n  advertised-listeners:\n    k:\n      - {address: a, prot: 1}\n", &["line 4", "prot"]),
+        ("hserver:\n  advertised-listeners:\n    k:\n      - {address: a/b, port: 1}\n", &["a/b", "\"k\""]),
+        ("- a\n", &["line 1"]),
+    ] {
+        let error = settle(&[], yaml).unwrap_err();
+        assert!(words.iter().all(|word| error.contains(word)), "{yaml:?}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
+fn errors_in_the_file_do_not_repeat_what_may_be_secret() {
+    for yaml in ["hserver:\n  tokens: hunter2\n", "hserver:\n  tokens:\n    - {a: hunter2}\n"] {
+        let error = settle(&[], yaml).unwrap_err();
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn debug_output_hides_the_tokens_of_the_file() {
+    let file = File::parse("hserver:\n  tokens: [hunter2]\n").unwrap();
+    assert!(!format!("{file:?}").contains("hunter2"));
+    assert!(!format!("{:?}", parse(&["--token", "hunter2"]).unwrap()).contains("hunter2"));
+}
+
+#[test]
+fn a_named_file_that_cannot_be_read_is_an_error() {
+    let error = parse(&["--config-path", "/nowhere/config.yaml"]).unwrap().settle().unwrap_err();
+    assert!(error.contains("/nowhere/config.yaml") && error.contains("No such file"), "{error}");
+}
