@@ -52,6 +52,11 @@ pub const BROKEN: &[(Fault, &str)] = &[
     (Fault::EveryCreatorWins, "of many creators at once exactly one wins"),
     (Fault::WrongErrors, "names follow the rules, letters of every script included"),
     (Fault::DropAcks, "a subscription goes on from its checkpoint after the server was killed"),
+    (
+        Fault::DropPolicies,
+        "what a leaving consumer has comes to the other one at once, if the subscription asks for it",
+    ),
+    (Fault::DropPolicies, "a record that is delivered too often goes to the dead-letter stream"),
     (Fault::SkipPoison, "a batch that nobody can read is reported and passed over"),
     (
         Fault::SkipPoison,

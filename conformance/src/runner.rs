@@ -8,7 +8,7 @@ use crate::{
 };
 use anyhow::{Context as _, Result, ensure};
 use hstream_testkit::{Fault, RpcProxy, ServerOptions, ServerProcess};
-use hstreamdb_proto::api::{ListShardsRequest, h_stream_api_client::HStreamApiClient};
+use hstreamdb_proto::api::{AdminCommandRequest, ListShardsRequest, h_stream_api_client::HStreamApiClient};
 use serde_json::{Map, Value, json};
 use std::{
     collections::HashMap,
@@ -127,6 +127,11 @@ impl Run {
             }
             Step::CheckRouting {} => self.check_routing().await?,
             Step::Fault { fault } => self.proxy.set(*fault),
+            Step::Operator { command } => {
+                let mut proxy =
+                    HStreamApiClient::connect(self.proxy.url().replace("hstream://", "http://")).await?;
+                proxy.send_admin_command(AdminCommandRequest { command: command.clone() }).await?;
+            }
             Step::CutConnections {} => self.proxy.cut_connections(),
             Step::KillServer {} => {
                 if let Some(server) = self.server.take() {

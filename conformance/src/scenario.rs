@@ -182,6 +182,11 @@ pub enum Step {
         /// Which.
         fault: Fault,
     },
+    /// A command of the server's operator, given by the runner without a client.
+    Operator {
+        /// As `SendAdminCommand` takes it.
+        command: String,
+    },
     /// Breaks every open connection.
     CutConnections {},
     /// SIGKILL, then a start on the same directory.

@@ -5,7 +5,7 @@
 
 use crate::messages::{Change, MessageBody};
 use bytes::Bytes;
-use hstreamdb_proto::{api, batch::split_records, compression::decompress};
+use hstreamdb_proto::{api, batch::split_records, compression::decompress, metadata};
 use prost::Message;
 use std::collections::{HashSet, VecDeque};
 use tonic::{Code, body::Body, codegen::http};
@@ -41,6 +41,10 @@ pub enum Fault {
     WrongCompression,
     /// Producer stamps never reach the server, which therefore stores a repeat again.
     DropStamps,
+    /// Redelivery policies never reach the server, which creates subscriptions without them.
+    DropPolicies,
+    /// Commands of operators are answered and not carried out.
+    IgnoreCommands,
     /// Whatever the server refuses is refused with an error of another class.
     WrongErrors,
     /// Subscriptions know no bound on what is unacknowledged.
@@ -70,6 +74,19 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Metadata of requests that the server never sees.
+    pub(crate) fn hidden_keys(self) -> &'static [&'static str] {
+        match self {
+            Fault::DropStamps => {
+                &[metadata::PRODUCER_ID, metadata::PRODUCER_EPOCH, metadata::PRODUCER_SEQUENCE]
+            }
+            Fault::DropPolicies => {
+                &[metadata::REDELIVER_ON_DISCONNECT, metadata::MAX_DELIVERIES, metadata::DEAD_LETTER_STREAM]
+            }
+            _ => &[],
+        }
+    }
+
     /// The change of the messages of a request, if the fault is one of those.
     pub(crate) fn of_requests(self, method: &str) -> Option<Change> {
         Some(match (method, self) {
@@ -184,6 +201,7 @@ impl Fault {
         match (method, self) {
             ("DeleteStream" | "DeleteSubscription", Fault::ForgetDeletes) => Some(Vec::new()),
             ("TrimStream" | "TrimShard" | "TrimShards", Fault::IgnoreTrims) => Some(Vec::new()),
+            ("SendAdminCommand", Fault::IgnoreCommands) => Some(Vec::new()),
             _ => None,
         }
     }

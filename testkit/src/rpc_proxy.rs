@@ -9,7 +9,7 @@ use crate::{
 };
 use anyhow::{Context as _, Result};
 use futures::future::BoxFuture;
-use hstreamdb_proto::{api, metadata};
+use hstreamdb_proto::api;
 use std::{
     convert::Infallible,
     net::SocketAddr,
@@ -185,10 +185,8 @@ impl Proxy {
         if let Some(status) = canned {
             return Ok(status.into_http());
         }
-        if self.shared.broken == Fault::DropStamps {
-            for key in [metadata::PRODUCER_ID, metadata::PRODUCER_EPOCH, metadata::PRODUCER_SEQUENCE] {
-                request.headers_mut().remove(key);
-            }
+        for key in self.shared.broken.hidden_keys() {
+            request.headers_mut().remove(*key);
         }
         let response = self.pass_faulty(&method, request).await?;
         let refused = response.headers().get("grpc-status").is_some_and(|status| status != "0");
@@ -204,7 +202,9 @@ impl Proxy {
         mut request: Request,
     ) -> Result<Response, tonic::transport::Error> {
         let fault = match self.shared.broken {
-            Fault::None | Fault::DropStamps | Fault::WrongErrors => *self.shared.fault(),
+            Fault::None | Fault::DropStamps | Fault::DropPolicies | Fault::WrongErrors => {
+                *self.shared.fault()
+            }
             broken => broken,
         };
         if let Some(answer) = fault.instead(method) {

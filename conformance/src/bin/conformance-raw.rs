@@ -11,6 +11,7 @@ use hstreamdb_proto::{
     api::{self, h_stream_api_client::HStreamApiClient},
     compression::{compress, decompress},
     error_body::ErrorBody,
+    metadata,
     partition::key_hash,
 };
 use prost::Message as _;
@@ -25,7 +26,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Request, Status, metadata::BinaryMetadataValue, transport::Channel};
 
 /// Bound on a call that has no other.
 const CALL_WITHIN: Duration = Duration::from_secs(20);
@@ -604,6 +605,21 @@ async fn admin(client: &mut Client, command: &Value) -> Answer {
                 offset: i32::from(latest),
                 creation_time: None,
             };
+            let mut request = Request::new(request);
+            let keys = request.metadata_mut();
+            for (name, key) in [
+                ("redeliver_on_disconnect", metadata::REDELIVER_ON_DISCONNECT),
+                ("max_deliveries", metadata::MAX_DELIVERIES),
+            ] {
+                if let Some(value) = command["options"].get(name) {
+                    let value = value.to_string().parse();
+                    keys.insert(key, value.map_err(|_| Status::invalid_argument(name))?);
+                }
+            }
+            if let Some(stream) = command["options"]["dead_letter_stream"].as_str() {
+                let name = BinaryMetadataValue::from_bytes(stream.as_bytes());
+                keys.insert_bin(metadata::DEAD_LETTER_STREAM, name);
+            }
             client.create_subscription(request).await?;
         }
         "get_subscription" => {
