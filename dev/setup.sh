@@ -27,6 +27,8 @@ packages=""
 command -v cc >/dev/null || packages="$packages build-essential"
 python3 -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
 command -v rebar3 >/dev/null || packages="$packages rebar3"
+# Certificates for the tests with TLS.
+command -v openssl >/dev/null || packages="$packages openssl"
 if [ "${1:-}" = lint ]; then
     command -v shellcheck >/dev/null || packages="$packages shellcheck"
     command -v shfmt >/dev/null || packages="$packages shfmt"
