@@ -295,3 +295,17 @@ async fn read_ids(client: &mut Client, shards: &[u64]) -> std::collections::Hash
     }
     found
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn surprise_23_a_started_server_says_so_in_the_published_words_and_answers_lookups_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    // Ready means that both markers were read from its log.
+    let server = ServerProcess::start(&options(dir.path())).unwrap();
+    let mut client = connect(server.port()).await;
+    let found = client.lookup_shard(LookupShardRequest { shard_id: 5 }).await.unwrap().into_inner();
+    assert_eq!(found.server_node.unwrap().port, u32::from(server.port()));
+    // What `hstream init` sends.
+    let command = AdminCommandRequest { command: "server init".into() };
+    let answer = client.send_admin_command(command).await.unwrap().into_inner().result;
+    assert!(answer.contains("Server successfully received init signal"), "{answer}");
+}

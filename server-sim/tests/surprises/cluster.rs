@@ -2,8 +2,8 @@
 
 use crate::support::*;
 use hstream_server::auth::Tokens;
+use hstream_server::listener::parse_listeners;
 use hstream_server::node::NodeConfig;
-use hstream_testkit::{ServerOptions, ServerProcess};
 use hstreamdb_proto::api::*;
 use tonic::{Code, Request};
 
@@ -36,24 +36,6 @@ async fn surprise_22_lookups_of_anything_succeed_and_store_nothing() {
     let listed = client.list_subscriptions(ListSubscriptionsRequest {}).await.unwrap().into_inner();
     assert!(listed.subscription.is_empty());
     node.stop().await;
-}
-
-#[tokio::test]
-async fn surprise_23_a_started_server_says_so_in_the_published_words_and_answers_lookups_at_once() {
-    let dir = tempfile::tempdir().unwrap();
-    // Ready means that both markers were read from its log.
-    let options = ServerOptions {
-        binary: env!("CARGO_BIN_EXE_hstream-server").into(),
-        ..ServerOptions::new(dir.path())
-    };
-    let server = ServerProcess::start(&options).unwrap();
-    let mut client = connect(server.port()).await;
-    let found = client.lookup_shard(LookupShardRequest { shard_id: 5 }).await.unwrap().into_inner();
-    assert_eq!(found.server_node.unwrap().port, u32::from(server.port()));
-    // What `hstream init` sends.
-    let command = AdminCommandRequest { command: "server init".into() };
-    let answer = client.send_admin_command(command).await.unwrap().into_inner().result;
-    assert!(answer.contains("Server successfully received init signal"), "{answer}");
 }
 
 #[tokio::test]
@@ -90,6 +72,29 @@ async fn surprise_25_the_answering_node_comes_first_with_the_address_it_advertis
 }
 
 #[tokio::test]
+async fn surprise_25_whoever_comes_through_another_listener_is_told_its_address() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = NodeConfig {
+        port: 0,
+        data_dir: dir.path().to_owned(),
+        extra_listeners: parse_listeners("inside:hstream://inside.test:0").unwrap(),
+        ..NodeConfig::default()
+    };
+    let mut node = TestNode::start_with(config).await;
+    let inside = node.node.advertised().extra[0].1.port;
+    let main = u32::from(node.node.address().port());
+    let told = |cluster: DescribeClusterResponse| {
+        let first = cluster.server_nodes.into_iter().next().unwrap();
+        (first.host, first.port)
+    };
+    let cluster = node.client.describe_cluster(()).await.unwrap().into_inner();
+    assert_eq!(told(cluster), ("127.0.0.1".to_owned(), main));
+    let cluster = connect(inside).await.describe_cluster(()).await.unwrap().into_inner();
+    assert_eq!(told(cluster), ("inside.test".to_owned(), u32::from(inside)));
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn surprise_26_versions_have_no_v_and_every_node_has_a_status() {
     let dir = tempfile::tempdir().unwrap();
     let mut node = TestNode::start(dir.path()).await;
@@ -107,12 +112,13 @@ async fn surprise_26_versions_have_no_v_and_every_node_has_a_status() {
 }
 
 #[tokio::test]
-async fn surprise_34_is_fixed_tokens_protect_every_kind_of_call() {
+async fn surprise_34_is_fixed_tokens_protect_every_listener_and_every_kind_of_call() {
     let dir = tempfile::tempdir().unwrap();
     let config = NodeConfig {
         port: 0,
         data_dir: dir.path().to_owned(),
         tokens: Tokens::new(["aHN0cmVhbTpoc3RyZWFt".to_owned()]),
+        extra_listeners: parse_listeners("inside:hstream://inside.test:0").unwrap(),
         ..NodeConfig::default()
     };
     let node = TestNode::start_with(config).await;
@@ -123,16 +129,20 @@ async fn surprise_34_is_fixed_tokens_protect_every_kind_of_call() {
         }
         request
     };
-    let mut client = node.client.clone();
-    for token in [None, Some("aHN0cmVhbTpoc3RyZWFt"), Some("Basic wrong"), Some("basic aHN0cmVhbTpoc3RyZWFt")]
-    {
-        let refused = client.describe_cluster(with(token)).await.unwrap_err();
-        assert_eq!(refused.code(), Code::Unauthenticated, "{token:?}");
+    let inside = node.node.advertised().extra[0].1.port;
+    for port in [node.node.address().port(), inside] {
+        let mut client = connect(port).await;
+        for token in
+            [None, Some("aHN0cmVhbTpoc3RyZWFt"), Some("Basic wrong"), Some("basic aHN0cmVhbTpoc3RyZWFt")]
+        {
+            let refused = client.describe_cluster(with(token)).await.unwrap_err();
+            assert_eq!(refused.code(), Code::Unauthenticated, "{token:?}");
+        }
+        client.describe_cluster(with(Some("Basic aHN0cmVhbTpoc3RyZWFt"))).await.unwrap();
+        // Calls that stream are no way round.
+        assert_eq!(fetch::refused(&client, "any", "any").await.code(), Code::Unauthenticated);
+        let read = client.read_stream(ReadStreamRequest::default()).await.unwrap_err();
+        assert_eq!(read.code(), Code::Unauthenticated);
     }
-    client.describe_cluster(with(Some("Basic aHN0cmVhbTpoc3RyZWFt"))).await.unwrap();
-    // Calls that stream are no way round.
-    assert_eq!(fetch::refused(&client, "any", "any").await.code(), Code::Unauthenticated);
-    let read = client.read_stream(ReadStreamRequest::default()).await.unwrap_err();
-    assert_eq!(read.code(), Code::Unauthenticated);
     node.stop().await;
 }
