@@ -40,7 +40,10 @@ class Adapter:
     async def do(self, name, **arguments):
         self.process.stdin.write(json.dumps({"do": name, **arguments}).encode() + b"\n")
         await self.process.stdin.drain()
-        answer = json.loads(await self.process.stdout.readline())
+        line = await self.process.stdout.readline()
+        if not line:
+            raise AssertionError("%s ended in %s, see its words above" % (self.command[-1], name))
+        answer = json.loads(line)
         if "ok" not in answer:
             raise AssertionError("%s of %s: %s" % (name, self.command[-1], answer))
         return answer["ok"]
@@ -49,11 +52,18 @@ class Adapter:
         encoded = [[key, base64.b64encode(payload).decode()] for key, payload in records]
         return (await self.do("append", records=encoded))["ids"]
 
+    async def attach(self, subscription):
+        await self.do("attach", subscription=subscription, consumer="main", options={})
+
+    async def detach(self):
+        """True if the server has every acknowledgement."""
+        return (await self.do("detach", consumer="main"))["clean"]
+
     async def receive(self, count):
         """Records as (id, key, payload) until there are `count`, acknowledged."""
         records = []
         while len(records) < count:
-            answer = await self.do("receive", timeout_ms=20_000, ack=True)
+            answer = await self.do("receive", consumer="main", timeout_ms=20_000, ack=True)
             if not answer["records"]:
                 break
             records.extend((r["id"], r["key"], base64.b64decode(r["payload"])) for r in answer["records"])

@@ -65,9 +65,9 @@ class Mixing(PublishedTestCase):
                     subscription = await self.subscription(stream)
                     async with Adapter(command) as ours:
                         await ours.do("connect", url=shared().url)
-                        await ours.do("attach", subscription=subscription)
+                        await ours.attach(subscription)
                         read = await ours.receive(len(written))
-                        self.assertEqual((await ours.do("detach"))["clean"], True)
+                        self.assertTrue(await ours.detach())
                         await ours.do("close")
                     self.assertEqual(sorted(read), sorted(written))
                     # Acknowledged by ours: the published consumer gets only what is new.
@@ -85,7 +85,7 @@ class Mixing(PublishedTestCase):
         seen = {record.payload for record in first}
         async with Adapter(commands()["rust"]) as ours:
             await ours.do("connect", url=shared().url)
-            await ours.do("attach", subscription=subscription)
+            await ours.attach(subscription)
             seen.update(payload for _, _, payload in await ours.receive(40 - len(seen)))
-            await ours.do("detach")
+            await ours.detach()
         self.assertEqual(seen, {b"%d" % number for number in range(40)})
