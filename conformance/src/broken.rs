@@ -62,4 +62,12 @@ pub const BROKEN: &[(Fault, &str)] = &[
         Fault::SkipPoison,
         "a batch that nobody can read comes again as long as it is not acknowledged, and stops nobody",
     ),
+    (Fault::LoseBatches, "acks of records that nobody delivered change nothing"),
+    (Fault::IgnoreTrims, "what is trimmed while it is delivered counts as acknowledged"),
+    (
+        Fault::DropPolicies,
+        "what a killed consumer has goes to another one at once where the subscription says so",
+    ),
+    (Fault::IgnoreOffsets, "readers pass over a batch that nobody can read"),
+    (Fault::ForgetAppends, "an append of nothing stores nothing"),
 ];

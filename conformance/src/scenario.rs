@@ -232,6 +232,9 @@ fn three() -> usize {
 pub struct Read {
     /// `shard`, `stream`, `key`, or what only some languages have: `polled` and `single`.
     pub kind: String,
+    /// Batches on the way that cannot be read; the reader says so and goes on.
+    #[serde(default)]
+    pub unreadable: usize,
     /// Of a shard reader.
     #[serde(default)]
     pub shard: Option<String>,

@@ -17,7 +17,7 @@ use hstreamdb_proto::{
 use prost::Message as _;
 use serde_json::{Value, json};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     time::Duration,
 };
 use tokio::{
@@ -47,6 +47,8 @@ struct Adapter {
     producer: Option<Producer>,
     consumers: HashMap<String, Consumer>,
     reader: Option<Reader>,
+    /// Batches of a response that were not asked for yet.
+    read: VecDeque<api::ReceivedRecord>,
 }
 
 struct Producer {
@@ -220,7 +222,10 @@ impl Adapter {
                 let clean = timeout(CALL_WITHIN, end).await.is_ok_and(|end| end.is_ok());
                 return Ok(json!({ "clean": clean }));
             }
-            "open_reader" => self.reader = Some(self.open_reader(command).await?),
+            "open_reader" => {
+                self.read.clear();
+                self.reader = Some(self.open_reader(command).await?);
+            }
             "read" => return self.read(command).await,
             "close_reader" => {
                 if let Some(Reader::Polled(reader_id)) = self.reader.take() {
@@ -425,26 +430,26 @@ impl Adapter {
     }
 
     async fn read(&mut self, command: &Value) -> Answer {
-        let within = Duration::from_millis(number(&command["timeout_ms"], 1000) as u64);
-        let mut client = self.client()?;
-        let batches = match self.reader.as_mut().ok_or_else(|| missing("reader"))? {
-            Reader::Stream(responses) => match timeout(within, responses.next()).await {
-                Err(_) => Vec::new(),
-                Ok(None) => return Ok(json!({ "records": [], "end": true })),
-                Ok(Some(batches)) => batches?,
-            },
-            Reader::Polled(reader_id) => {
-                let request = api::ReadShardRequest { reader_id: reader_id.clone(), max_records: 3 };
-                client.read_shard(request).await?.into_inner().received_records
+        if self.read.is_empty() {
+            let within = Duration::from_millis(number(&command["timeout_ms"], 1000) as u64);
+            let mut client = self.client()?;
+            self.read = match self.reader.as_mut().ok_or_else(|| missing("reader"))? {
+                Reader::Stream(responses) => match timeout(within, responses.next()).await {
+                    Err(_) => Vec::new(),
+                    Ok(None) => return Ok(json!({ "records": [], "end": true })),
+                    Ok(Some(batches)) => batches?,
+                },
+                Reader::Polled(reader_id) => {
+                    let request = api::ReadShardRequest { reader_id: reader_id.clone(), max_records: 3 };
+                    client.read_shard(request).await?.into_inner().received_records
+                }
             }
-        };
-        let mut records = Vec::new();
-        for batch in &batches {
-            match decode(batch).map_err(Status::data_loss)? {
-                Value::Array(more) => records.extend(more),
-                _ => return Err(missing("records")),
-            }
+            .into();
         }
+        let records = match self.read.pop_front() {
+            Some(batch) => decode(&batch).map_err(Status::data_loss)?,
+            None => json!([]),
+        };
         Ok(json!({ "records": records, "end": false }))
     }
 }

@@ -13,6 +13,9 @@ use std::{
 /// One wait of several consumers that take turns.
 const TURN: Duration = Duration::from_millis(50);
 
+/// Bound on telling a consumer that it is over.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
+
 /// A received record.
 pub(super) struct Received {
     pub(super) id: String,
@@ -104,7 +107,7 @@ impl Run {
     }
 
     pub(super) async fn ended(&mut self, consumer: &str, error: &ExpectedError) -> Result<()> {
-        let end = Instant::now() + self.within;
+        let end = Instant::now() + TOLD_WITHIN;
         while Instant::now() < end {
             let left = end.saturating_duration_since(Instant::now());
             let answer = self.ask_batch(consumer, left, false).await?;
