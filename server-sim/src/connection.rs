@@ -8,6 +8,7 @@
 use crate::limits::{Limits, Notice};
 use crate::listener::ListenerKey;
 use crate::net;
+use std::future::Future as _;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -19,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
 /// What every HTTP/2 client sends first (RFC 9113, 3.4).
@@ -31,6 +33,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// Key of the listener it came in through; `None` is the main one.
     pub listener: Option<ListenerKey>,
+    /// Closes the connection when cancelled.
+    pub close: CancellationToken,
 }
 
 /// One socket to listen on and what connections have to do there.
@@ -101,7 +105,7 @@ impl Door {
                 }
                 continue;
             };
-            let peer = Peer { address, listener: self.key.clone() };
+            let peer = Peer { address, listener: self.key.clone(), close: CancellationToken::new() };
             tokio::spawn(open(socket, peer, self.tls.clone(), room, threshold.clone()));
         }
     }
@@ -127,7 +131,8 @@ async fn open(
         () = threshold.opened.closed() => return,
         outcome = tokio::time::timeout(threshold.opening, handshake) => match outcome {
             Ok(Ok(transport)) => {
-                let connection = Connection { transport, replayed: 0, peer, _room: room };
+                let closed = Box::pin(peer.close.clone().cancelled_owned());
+                let connection = Connection { transport, replayed: 0, peer, closed, _room: room };
                 // Fails when the node stops; then nobody needs it.
                 let _ = threshold.opened.send(Ok(connection)).await;
                 return;
@@ -196,7 +201,20 @@ pub struct Connection {
     /// Bytes of the preface handed out so far.
     replayed: usize,
     peer: Peer,
+    closed: Pin<Box<WaitForCancellationFutureOwned>>,
     _room: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    /// An error once the connection is to be closed; wakes the caller when that happens.
+    fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        match self.closed.as_mut().poll(context) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(()) => {
+                Err(io::Error::new(io::ErrorKind::ConnectionAborted, "answers were left unread"))
+            }
+        }
+    }
 }
 
 impl Connected for Connection {
@@ -214,6 +232,7 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.check(context)?;
         if let Some(rest) = PREFACE.get(this.replayed..).filter(|rest| !rest.is_empty()) {
             let length = rest.len().min(buffer.remaining());
             buffer.put_slice(rest.get(..length).unwrap_or_default());
@@ -226,7 +245,9 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        on_transport!(&mut self.get_mut().transport, stream => stream.poll_write(context, bytes))
+        let this = self.get_mut();
+        this.check(context)?;
+        on_transport!(&mut this.transport, stream => stream.poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -234,7 +255,9 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        on_transport!(&mut self.get_mut().transport, stream => stream.poll_write_vectored(context, slices))
+        let this = self.get_mut();
+        this.check(context)?;
+        on_transport!(&mut this.transport, stream => stream.poll_write_vectored(context, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -245,7 +268,9 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_transport!(&mut self.get_mut().transport, stream => stream.poll_flush(context))
+        let this = self.get_mut();
+        this.check(context)?;
+        on_transport!(&mut this.transport, stream => stream.poll_flush(context))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -4,7 +4,7 @@ use crate::api::Api;
 use crate::auth::Tokens;
 use crate::connection::{Door, Threshold};
 use crate::error::ServerError;
-use crate::limits::Limits;
+use crate::limits::{Budget, CallLimits, Limits};
 use crate::listener::{Address, Advertised, ExtraListener, check_ports};
 use crate::net;
 use crate::reader::PolledReaders;
@@ -31,14 +31,16 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
-/// Largest message taken from a client; batches are held to `max_record_size` after that.
-const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
+/// Largest message taken from a client, unless batches may be larger.
+const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
+/// What a request holds besides its batch.
+const REQUEST_SLACK: usize = 64 * 1024;
 /// Calls of one connection at a time; further ones wait at the client. Every consumer and every reader that
 /// follows the tail is one for as long as it lives.
 const MAX_CALLS_PER_CONNECTION: u32 = 8192;
 /// Bytes under way on one call and on one connection before the sender has to wait.
 const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
 /// A silent peer is asked for a sign of life this often and given up after the timeout.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -165,6 +167,10 @@ pub struct NodeContext {
     pub(crate) stats: Arc<Stats>,
     /// Room for appends that wait for their predecessors.
     pub(crate) parked_appends: Semaphore,
+    /// Memory of records on their way to readers.
+    pub(crate) responses: Arc<Budget>,
+    /// Memory of records on their way to consumers.
+    pub(crate) deliveries: Arc<Budget>,
     /// Cancelled when the node stops; long calls end then.
     pub(crate) stop: CancellationToken,
 }
@@ -216,11 +222,14 @@ impl Node {
             readers: PolledReaders::open(log.clone(), store.meta()).await.map_err(unusable)?,
             stats,
             parked_appends: Semaphore::new(MAX_PARKED_APPENDS),
+            responses: Budget::new(config.limits.response_memory, config.limits.stall),
+            deliveries: Budget::new(config.limits.response_memory, config.limits.stall),
             stop: CancellationToken::new(),
             config,
         });
+        let most = MAX_REQUEST_BYTES.max(context.config.max_record_size as usize + REQUEST_SLACK);
         let service = HStreamApiServer::new(Api::new(context.clone()))
-            .max_decoding_message_size(MAX_REQUEST_BYTES)
+            .max_decoding_message_size(most)
             .max_encoding_message_size(usize::MAX);
         let service = InterceptedService::new(service, context.config.tokens.clone());
         let (sender, opened) = mpsc::channel(OPENED);
@@ -234,6 +243,7 @@ impl Node {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .layer(CallLimits::new(&context.config.limits, most))
             .add_service(service)
             .serve_with_incoming_shutdown(
                 ReceiverStream::new(opened),

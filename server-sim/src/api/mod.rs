@@ -12,6 +12,7 @@ mod trim;
 
 use crate::connection::Peer;
 use crate::error::{Result, ServerError};
+use crate::limits::{Charge, hand_over};
 use crate::node::NodeContext;
 use crate::subscription::Caller;
 use futures::StreamExt as _;
@@ -22,7 +23,7 @@ use serde_json::Value;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -57,10 +58,20 @@ pub(crate) fn status(mut error: ServerError) -> Status {
     Status::new(code, message)
 }
 
+/// Changes under way at a time. They outlive their calls, so the limit of calls does not hold for them.
+static CHANGES: Semaphore = Semaphore::const_new(1024);
+
 /// Runs a change to its end even if the caller hangs up half-way, so that memory and store agree.
 async fn to_the_end<T: Send + 'static>(
     change: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
+    // The semaphore is never closed.
+    let place = CHANGES.acquire().await.ok();
+    let change = async move {
+        let outcome = change.await;
+        drop(place);
+        outcome
+    };
     match tokio::spawn(change).await {
         Ok(outcome) => outcome,
         Err(error) => Err(ServerError::plain(Code::Internal, format!("the call failed inside: {error}"))),
@@ -84,12 +95,15 @@ fn announce<T>(mut response: Response<T>) -> Response<T> {
 /// A response stream out of what a task sends. A task that vanished without a word is an error: a read that
 /// ends with OK says that everything was read.
 fn responses<T: Send + 'static>(
-    receiver: mpsc::Receiver<Result<Option<T>>>,
+    receiver: mpsc::Receiver<Result<Option<(T, Charge)>>>,
 ) -> BoxStream<'static, Result<T, Status>> {
     futures::stream::unfold(Some(receiver), |receiver| async move {
         let mut receiver = receiver?;
         match receiver.recv().await {
-            Some(Ok(Some(response))) => Some((Ok(response), Some(receiver))),
+            Some(Ok(Some((response, charge)))) => {
+                hand_over(charge);
+                Some((Ok(response), Some(receiver)))
+            }
             Some(Ok(None)) => None,
             Some(Err(error)) => Some((Err(status(error)), None)),
             None => {
@@ -138,6 +152,7 @@ async fn fetch(
         user_agent: user_agent.unwrap_or_default(),
         confirm: text(metadata::ACK_CONFIRMATION).as_deref() == Some("1"),
         incarnation: text(metadata::SUBSCRIPTION_INCARNATION).and_then(|text| text.parse().ok()),
+        memory: Some(node.deliveries.clone()),
     };
     let fetch = subscription::streaming_fetch(&node.subscriptions, request.into_inner(), caller).await?;
     let incarnation = fetch.incarnation();

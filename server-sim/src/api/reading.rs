@@ -72,6 +72,7 @@ pub(super) async fn by_key(
     tokio::spawn(key_reader::run(
         node.log.clone(),
         node.streams.clone(),
+        node.responses.clone(),
         requests,
         node.stop.clone(),
         sender,
@@ -85,7 +86,7 @@ fn start<R: Send + 'static>(
     respond: impl Fn(Vec<wire::ReceivedRecord>) -> R + Send + Sync + 'static,
 ) -> Responses<R> {
     let (sender, receiver) = mpsc::channel(BUFFERED_RESPONSES);
-    tokio::spawn(run(node.log.clone(), plan, node.stop.clone(), sender, respond));
+    tokio::spawn(run(node.log.clone(), plan, node.responses.clone(), node.stop.clone(), sender, respond));
     announce(Response::new(responses(receiver)))
 }
 

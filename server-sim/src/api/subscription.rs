@@ -16,6 +16,9 @@ use std::time::Duration;
 use tonic::metadata::MetadataMap;
 use tonic::{Response, Status};
 
+/// Longest name of a consumer in bytes. The node keeps it as long as the consumer is there.
+const MAX_CONSUMER_NAME: usize = 1024;
+
 /// Longest wait for the first message of a fetch.
 const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -156,5 +159,9 @@ where
             return Err(ServerError::new(Class::StreamReadError, text));
         }
     };
+    if first.consumer_name.len() > MAX_CONSUMER_NAME {
+        let text = format!("the name of a consumer may have at most {MAX_CONSUMER_NAME} bytes");
+        return Err(ServerError::new(Class::InvalidRequest, text));
+    }
     subscriptions.fetch(first, requests, caller).await
 }

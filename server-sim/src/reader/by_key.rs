@@ -4,6 +4,7 @@ use super::cursor::{Cursor, Responses, Step, finish, stopping};
 use super::delivery::{ID_BYTES, MESSAGE_BYTES};
 use super::range::{Offset, ShardRange};
 use crate::error::{Class, Result, ServerError};
+use crate::limits::Budget;
 use crate::store::{LogStore, ShardId, StoredBatch};
 use crate::stream::Streams;
 use bytes::Bytes;
@@ -28,12 +29,13 @@ const READ_BATCHES: usize = 32;
 pub async fn run(
     log: Arc<dyn LogStore>,
     streams: Arc<Streams>,
+    memory: Arc<Budget>,
     requests: impl Stream<Item = Result<ReadStreamByKeyRequest, Status>> + Send + Unpin,
     stop: CancellationToken,
     responses: Responses<ReadStreamByKeyResponse>,
 ) {
     let outcome = tokio::select! {
-        outcome = serve(&*log, &streams, requests, &responses) => outcome,
+        outcome = serve(&*log, &streams, &memory, requests, &responses) => outcome,
         () = responses.closed() => return,
         () = stop.cancelled() => Err(stopping()),
     };
@@ -43,6 +45,7 @@ pub async fn run(
 async fn serve(
     log: &dyn LogStore,
     streams: &Streams,
+    memory: &Arc<Budget>,
     mut requests: impl Stream<Item = Result<ReadStreamByKeyRequest, Status>> + Send + Unpin,
     responses: &Responses<ReadStreamByKeyResponse>,
 ) -> Result<()> {
@@ -104,7 +107,8 @@ async fn serve(
         } else {
             let response = cut(&mut found, credit);
             credit = credit.saturating_sub(response.record_ids.len() as u64);
-            if responses.send(Ok(Some(response))).await.is_err() {
+            let charge = memory.reserve(response.encoded_len()).await;
+            if responses.send(Ok(Some((response, charge)))).await.is_err() {
                 return Ok(());
             }
         }
@@ -114,7 +118,7 @@ async fn serve(
 /// Reads on unless there is something to unpack.
 async fn search(log: &dyn LogStore, cursor: &mut Cursor, ahead: &mut VecDeque<StoredBatch>) -> Result<Step> {
     if ahead.is_empty() {
-        return cursor.step(log, READ_BATCHES).await;
+        return cursor.step(log, READ_BATCHES, MESSAGE_BYTES).await;
     }
     // Unpacking takes its time; others get a turn in between.
     tokio::task::yield_now().await;

@@ -3,6 +3,7 @@
 use super::delivery::{MESSAGE_BYTES, received, received_bytes};
 use super::range::ShardRange;
 use crate::error::{Class, Result, ServerError};
+use crate::limits::{Budget, Charge};
 use crate::store::{Gap, GapKind, LogStore, Lsn, ReadLimits, ShardId, StoreError, StoredBatch};
 use futures::future::select_all;
 use hstreamdb_proto::api::ReceivedRecord;
@@ -13,9 +14,12 @@ use tokio_util::sync::CancellationToken;
 /// Most batches in one response.
 pub const MAX_BATCHES_PER_MESSAGE: usize = 10;
 
+/// Most bytes of one read, the first batch aside; what a read is charged before it begins.
+const READ_BYTES: usize = 1024 * 1024;
+
 /// Where a call's responses go: messages, then `None` for a good end or an error. Nothing but the channel's
 /// end without either means that the sending task failed.
-pub type Responses<R> = mpsc::Sender<Result<Option<R>>>;
+pub type Responses<R> = mpsc::Sender<Result<Option<(R, Charge)>>>;
 
 /// What one call reads.
 #[derive(Debug)]
@@ -58,13 +62,18 @@ impl Cursor {
         self.next
     }
 
-    pub(super) async fn step(&mut self, log: &dyn LogStore, max_batches: usize) -> Result<Step> {
+    pub(super) async fn step(
+        &mut self,
+        log: &dyn LogStore,
+        max_batches: usize,
+        max_bytes: usize,
+    ) -> Result<Step> {
         if self.end.is_some_and(|end| self.next > end) {
             return Ok(Step::Done);
         }
         // What is appended from here on wakes `wait`.
         let tail = *self.tail.borrow_and_update();
-        let limits = ReadLimits { max_batches, max_bytes: MESSAGE_BYTES };
+        let limits = ReadLimits { max_batches, max_bytes };
         let chunk = log.read(self.shard, self.next, limits).await?;
         self.lost = chunk.gap.filter(|gap| gap.kind == GapKind::DataLoss);
         if let Some(gap) = self.lost {
@@ -92,12 +101,13 @@ impl Cursor {
 pub async fn run<R: Send>(
     log: Arc<dyn LogStore>,
     plan: ReadPlan,
+    memory: Arc<Budget>,
     stop: CancellationToken,
     responses: Responses<R>,
     respond: impl Fn(Vec<ReceivedRecord>) -> R + Send + Sync,
 ) {
     let outcome = tokio::select! {
-        outcome = feed(&*log, plan, &responses, respond) => outcome,
+        outcome = feed(&*log, plan, &memory, &responses, respond) => outcome,
         () = responses.closed() => return,
         () = stop.cancelled() => Err(stopping()),
     };
@@ -118,6 +128,7 @@ pub(super) fn stopping() -> ServerError {
 async fn feed<R: Send>(
     log: &dyn LogStore,
     plan: ReadPlan,
+    memory: &Arc<Budget>,
     responses: &Responses<R>,
     respond: impl Fn(Vec<ReceivedRecord>) -> R + Send + Sync,
 ) -> Result<()> {
@@ -131,7 +142,8 @@ async fn feed<R: Send>(
         let mut position = 0;
         while let Some(cursor) = cursors.get_mut(position) {
             let most = usize::try_from(left).unwrap_or(usize::MAX).min(MAX_BATCHES_PER_MESSAGE);
-            match cursor.step(log, most).await? {
+            let charge = memory.reserve(READ_BYTES).await;
+            match cursor.step(log, most, READ_BYTES).await? {
                 Step::Done => {
                     cursors.swap_remove(position);
                     continue;
@@ -141,7 +153,7 @@ async fn feed<R: Send>(
                     idle = false;
                     left = left.saturating_sub(batches.len() as u64);
                     let shard = cursor.shard;
-                    if !send(responses, &respond, shard, batches).await {
+                    if !send(responses, memory, charge, &respond, shard, batches).await {
                         return Ok(());
                     }
                     if left == 0 {
@@ -162,16 +174,20 @@ async fn feed<R: Send>(
 /// Sends batches in as many responses as their size asks for; false when nobody listens any more.
 async fn send<R: Send>(
     responses: &Responses<R>,
+    memory: &Arc<Budget>,
+    charge: Charge,
     respond: &(impl Fn(Vec<ReceivedRecord>) -> R + Sync),
     shard: ShardId,
     batches: Vec<StoredBatch>,
 ) -> bool {
     let mut message = Vec::new();
     let mut size = 0;
+    let mut charge = Some(charge);
     for batch in batches {
         let bytes = received_bytes(&batch);
         if !message.is_empty() && size + bytes > MESSAGE_BYTES {
-            if responses.send(Ok(Some(respond(std::mem::take(&mut message))))).await.is_err() {
+            let charge = fit(memory, charge.take(), size).await;
+            if responses.send(Ok(Some((respond(std::mem::take(&mut message)), charge)))).await.is_err() {
                 return false;
             }
             size = 0;
@@ -179,5 +195,24 @@ async fn send<R: Send>(
         size += bytes;
         message.extend(received(shard, batch));
     }
-    message.is_empty() || responses.send(Ok(Some(respond(message)))).await.is_ok()
+    if message.is_empty() {
+        return true;
+    }
+    let charge = fit(memory, charge, size).await;
+    responses.send(Ok(Some((respond(message), charge)))).await.is_ok()
+}
+
+/// A charge of `bytes`, out of one that was made before the size was known.
+async fn fit(memory: &Arc<Budget>, charge: Option<Charge>, bytes: usize) -> Charge {
+    match charge {
+        Some(mut charge) if charge.bytes() >= bytes => {
+            charge.shrink(bytes);
+            charge
+        }
+        // Given back first: nobody holds a part while waiting for another.
+        charge => {
+            drop(charge);
+            memory.reserve(bytes).await
+        }
+    }
 }

@@ -252,7 +252,7 @@ impl Turn {
         let wait = Duration::from_millis(u64::from(self.spec.timeout_ms)).min(MAX_WAIT);
         let deadline = tokio::time::Instant::now() + wait;
         while self.surplus.is_empty() {
-            match self.cursor.step(log, most).await? {
+            match self.cursor.step(log, most, MESSAGE_BYTES).await? {
                 Step::Batches(batches) => {
                     self.surplus.extend(batches);
                     if let Some(gap) = self.cursor.lost {

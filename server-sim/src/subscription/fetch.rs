@@ -3,6 +3,7 @@
 use super::ConsumerId;
 use super::live::Live;
 use super::outbox::{End, Outbox};
+use crate::limits::Budget;
 use futures::{Stream, StreamExt as _};
 use hstreamdb_proto::api::{StreamingFetchRequest, StreamingFetchResponse};
 use std::pin::Pin;
@@ -22,6 +23,8 @@ pub struct Caller {
     pub confirm: bool,
     /// The incarnation of the subscription its acknowledgements are for, if it says one.
     pub incarnation: Option<u64>,
+    /// Memory for what is on its way to it.
+    pub memory: Option<Arc<Budget>>,
 }
 
 /// Response stream of a consumer; dropping it detaches the consumer.

@@ -6,25 +6,30 @@
 
 use super::delivery::records;
 use crate::error::ServerError;
+use crate::limits::{Budget, Charge, hand_over};
 use crate::store::{Lsn, ShardId};
 use hstreamdb_proto::api::{ReceivedRecord, RecordId, StreamingFetchResponse};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
 /// Most messages waiting for one consumer.
 const MAX_MESSAGES: usize = 64;
 /// No further message is added once this many bytes wait; one message may exceed it.
 const MAX_BYTES: usize = 2 << 20;
+/// A dispatcher reads for a consumer while so much of the node's memory for deliveries is free.
+const LEAST_MEMORY: usize = 1 << 20;
 
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     inner: Mutex<Inner>,
+    /// What waits is charged here until it has left the node; without it only the limits above hold.
+    memory: Option<Arc<Budget>>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    queue: VecDeque<(StreamingFetchResponse, usize)>,
+    queue: VecDeque<(StreamingFetchResponse, usize, Option<Charge>)>,
     /// Durable checkpoints the consumer has not been told of; the newest of a shard replaces the one before.
     confirmed: BTreeMap<ShardId, Lsn>,
     bytes: usize,
@@ -33,6 +38,8 @@ struct Inner {
     closed: bool,
     /// The dispatcher found no room and waits for some.
     wanted: bool,
+    /// The dispatcher found no memory and has to look again.
+    short: bool,
     end: Option<Result<(), ServerError>>,
     waker: Option<Waker>,
 }
@@ -44,6 +51,10 @@ impl Inner {
 }
 
 impl Outbox {
+    pub(super) fn new(memory: Option<Arc<Budget>>) -> Self {
+        Outbox { inner: Mutex::default(), memory }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -54,8 +65,15 @@ impl Outbox {
         let mut inner = self.lock();
         let full = inner.queue.len() >= MAX_MESSAGES || inner.bytes >= MAX_BYTES;
         inner.wanted = full || inner.wanted && !inner.half_empty();
-        let room = !inner.closed && !inner.wanted;
+        // The first message may be larger than that; the next one then waits longer.
+        inner.short = self.memory.as_ref().is_some_and(|memory| !memory.has_room(LEAST_MEMORY));
+        let room = !inner.closed && !inner.wanted && !inner.short;
         room.then(|| (MAX_MESSAGES - inner.queue.len(), MAX_BYTES - inner.bytes))
+    }
+
+    /// True if memory was the reason why there was no room.
+    pub(super) fn short_of_memory(&self) -> bool {
+        self.lock().short
     }
 
     /// Adds a message of about `bytes` bytes and returns its number; the caller has checked [`Outbox::room`].
@@ -65,7 +83,8 @@ impl Outbox {
             return None;
         }
         let number = inner.taken + inner.queue.len() as u64;
-        inner.queue.push_back((message, bytes));
+        let charge = self.memory.as_ref().and_then(|memory| memory.try_reserve(bytes));
+        inner.queue.push_back((message, bytes, charge));
         inner.bytes += bytes;
         wake(inner);
         Some(number)
@@ -83,7 +102,7 @@ impl Outbox {
 
     /// Records that wait.
     pub(super) fn records(&self) -> usize {
-        self.lock().queue.iter().map(|(message, _)| records(message)).sum()
+        self.lock().queue.iter().map(|(message, ..)| records(message)).sum()
     }
 
     /// True once the response stream has taken the message of this number.
@@ -118,7 +137,8 @@ impl Outbox {
             let confirmed = std::mem::take(&mut inner.confirmed);
             return Poll::Ready(Ok((confirmation(confirmed), false)));
         }
-        if let Some((message, bytes)) = inner.queue.pop_front() {
+        if let Some((message, bytes, charge)) = inner.queue.pop_front() {
+            charge.into_iter().for_each(hand_over);
             inner.bytes -= bytes;
             inner.taken += 1;
             let wanted = inner.wanted && inner.half_empty();

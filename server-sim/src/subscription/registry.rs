@@ -379,14 +379,14 @@ impl Subscriptions {
         let entry = self.entry(&first.subscription_id)?;
         let this = self.clone();
         let live = in_task(async move { this.start(&entry).await }).await?;
-        let Caller { uri, user_agent, confirm, incarnation } = caller;
+        let Caller { uri, user_agent, confirm, incarnation, memory } = caller;
         if incarnation.is_some_and(|known| known != live.incarnation()) {
             // It comes back once it has learned the new one.
             let text = format!("subscription {} was moved or created again", first.subscription_id);
             return Err(ServerError::new(Class::SubscriptionInvalidError, text));
         }
         let name = first.consumer_name.clone();
-        let (consumer, outbox) = live.attach(Introduction { name, uri, user_agent, confirm })?;
+        let (consumer, outbox) = live.attach(Introduction { name, uri, user_agent, confirm, memory })?;
         let fetch = Fetch::new(live, consumer, outbox);
         Ok(fetch.read(&first, requests))
     }

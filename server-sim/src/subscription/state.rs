@@ -9,6 +9,7 @@ use super::outbox::Outbox;
 use super::shard::Shard;
 use super::share::{Fit, Shares};
 use crate::error::ServerError;
+use crate::limits::Budget;
 use crate::stats::SubscriptionStats;
 use crate::store::{GapKind, Lsn, ReadChunk, ReadLimits, ShardId, StoredBatch};
 use hstreamdb_proto::api::{Consumer, RecordId};
@@ -33,6 +34,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How long others wait behind a batch that is too large for what is free, and how long it then waits for
 /// them: it must not starve, nor may they when what is outstanding is never acknowledged.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Pause after the node's memory for deliveries was found taken.
+const MEMORY_RETRY: Duration = Duration::from_millis(100);
 
 /// What the dispatcher does next, outside the lock.
 #[derive(Debug, PartialEq)]
@@ -92,6 +96,8 @@ pub(super) struct Introduction {
     pub(super) user_agent: String,
     /// It wants to know which checkpoints are durable.
     pub(super) confirm: bool,
+    /// Memory for what is on its way to it; without one, only the limits of its outbox hold.
+    pub(super) memory: Option<Arc<Budget>>,
 }
 
 #[derive(Debug)]
@@ -164,7 +170,7 @@ impl State {
         }
         let id = ConsumerId(self.next_consumer);
         self.next_consumer += 1;
-        let outbox = Arc::new(Outbox::default());
+        let outbox = Arc::new(Outbox::new(introduction.memory.clone()));
         if introduction.confirm {
             for (shard, state) in &self.shards {
                 if let Some(checkpoint) = state.persisted {
@@ -322,7 +328,9 @@ impl State {
             }
         }
         let patience = self.reserved.map(|(_, since)| turn_of(since, now).1);
-        Job::Wait(self.agenda.next_timer(now).into_iter().chain(patience).min())
+        let short = self.consumers.values().any(|consumer| consumer.outbox.short_of_memory());
+        let again = short.then(|| now + MEMORY_RETRY);
+        Job::Wait(self.agenda.next_timer(now).into_iter().chain(patience).chain(again).min())
     }
 
     fn job_of(&mut self, id: ShardId, now: Instant) -> Option<Job> {
