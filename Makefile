@@ -1,10 +1,11 @@
 # The only commands a newcomer needs.
-.PHONY: help setup demo test lint docs clean
+.PHONY: help setup demo test lint bench docs clean
 
 help:
 	@echo "make demo   real rows through every language and back, with a SIGKILL in between"
 	@echo "make test   all tests of all languages"
 	@echo "make lint   formatters and linters"
+	@echo "make bench  figures of the storage engine beside the disk's own, in a few minutes"
 	@echo "make docs   API documentation of the Rust crates, in target/doc"
 	@echo "make setup  what the others need (they run it themselves)"
 
@@ -20,6 +21,9 @@ test: setup
 lint:
 	@dev/setup.sh lint
 	@dev/lint.sh
+
+bench:
+	cargo bench -p hstream-server --bench store
 
 docs:
 	cargo doc --no-deps
