@@ -36,6 +36,12 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Bytes that can still be written.
     fn free_space(&self) -> io::Result<u64>;
 
+    /// Called before an opened store is changed for the first time: if the directory was written in an older
+    /// format, older versions must not open it from now on.
+    fn settle_format(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Gives up exclusive use of the directory; nothing is called afterwards.
     fn close(&self);
 }

@@ -7,6 +7,7 @@
 pub mod disk;
 pub mod embedded;
 pub mod producer_table;
+mod varint;
 
 use async_trait::async_trait;
 use bytes::Bytes;

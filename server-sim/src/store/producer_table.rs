@@ -4,9 +4,10 @@
 //! [`StampError`]. Nobody is forgotten silently: a producer that made room for another one leaves its identity
 //! behind and gets [`StampError::Expired`] if it comes back.
 
-use super::{Lsn, ProducerStamp, StampError};
+use super::{Lsn, ProducerStamp, StampError, varint};
 use hstreamdb_proto::metadata::PRODUCER_WINDOW;
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 /// Bounds of a [`ProducerTable`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,10 +48,10 @@ pub enum Verdict {
     Repeat(KnownBatch),
 }
 
-/// All producers of one shard.
+/// All producers of one shard. A clone shares what neither changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProducerTable {
-    producers: HashMap<u128, Producer>,
+    producers: HashMap<u128, Arc<Producer>>,
     forgotten: HashMap<u128, u32>,
     /// Order in which they were forgotten.
     forgotten_order: VecDeque<u128>,
@@ -151,25 +152,31 @@ impl ProducerTable {
         if self.forgotten.remove(&stamp.id).is_some() {
             self.forgotten_order.retain(|id| *id != stamp.id);
         }
-        let fresh = Producer { epoch: stamp.epoch, next: 0, last_ms: time_ms, window: VecDeque::new() };
-        let producer = self.producers.entry(stamp.id).or_insert_with(|| fresh.clone());
+        let fresh = || Producer { epoch: stamp.epoch, next: 0, last_ms: time_ms, window: VecDeque::new() };
+        let producer = self.producers.entry(stamp.id).or_insert_with(|| Arc::new(fresh()));
+        let producer = Arc::make_mut(producer);
         if stamp.epoch > producer.epoch {
-            *producer = fresh;
+            *producer = fresh();
         }
         if stamp.epoch < producer.epoch || stamp.sequence < producer.next {
             return;
         }
         producer.next = stamp.sequence.saturating_add(1);
         producer.last_ms = producer.last_ms.max(time_ms);
-        producer.window.push_back(KnownBatch { sequence: stamp.sequence, lsn, records, time_ms });
         // After a loss sequences may be missing, so the window is cut by distance, not by count.
-        while producer
-            .window
+        let window = &mut producer.window;
+        while window
             .front()
             .is_some_and(|oldest| stamp.sequence.saturating_sub(oldest.sequence) > PRODUCER_WINDOW)
         {
-            producer.window.pop_front();
+            window.pop_front();
         }
+        if window.len() == window.capacity() {
+            // Twice as much would be room that is never used.
+            let most = PRODUCER_WINDOW as usize + 1;
+            window.reserve_exact(window.len().clamp(2, most.saturating_sub(window.len()).max(2)));
+        }
+        window.push_back(KnownBatch { sequence: stamp.sequence, lsn, records, time_ms });
     }
 
     /// Producers remembered with their window.
@@ -182,33 +189,61 @@ impl ProducerTable {
         self.producers.is_empty() && self.forgotten.is_empty()
     }
 
-    /// Appends the table to `out`, in an order that depends on its content only.
+    /// Appends the table to `out`, in an order that depends on its content only. A batch in a window takes about
+    /// five bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut ids: Vec<_> = self.producers.iter().collect();
         ids.sort_by_key(|(id, _)| **id);
-        out.extend((ids.len() as u32).to_le_bytes());
+        varint::put(out, ids.len() as u64);
         for (id, producer) in ids {
             out.extend(id.to_le_bytes());
-            out.extend(producer.epoch.to_le_bytes());
-            out.extend(producer.next.to_le_bytes());
-            out.extend(producer.last_ms.to_le_bytes());
-            out.push(producer.window.len() as u8);
-            for known in &producer.window {
-                out.extend(known.sequence.to_le_bytes());
-                out.extend(known.lsn.to_le_bytes());
-                out.extend(known.records.to_le_bytes());
-                out.extend(known.time_ms.to_le_bytes());
+            varint::put(out, u64::from(producer.epoch));
+            varint::put(out, producer.next);
+            varint::put(out, producer.last_ms);
+            varint::put(out, producer.window.len() as u64);
+            let (mut sequence, mut lsn, mut time_ms) = (producer.next, 0, producer.last_ms);
+            for known in producer.window.iter().rev() {
+                varint::put(out, sequence.wrapping_sub(known.sequence));
+                varint::put(out, lsn_step(lsn, known.lsn));
+                varint::put(out, u64::from(known.records));
+                varint::put(out, time_ms.wrapping_sub(known.time_ms));
+                (sequence, lsn, time_ms) = (known.sequence, known.lsn, known.time_ms);
             }
         }
-        out.extend((self.forgotten_order.len() as u32).to_le_bytes());
+        varint::put(out, self.forgotten_order.len() as u64);
         for id in &self.forgotten_order {
             out.extend(id.to_le_bytes());
-            out.extend(self.forgotten.get(id).copied().unwrap_or_default().to_le_bytes());
+            varint::put(out, u64::from(self.forgotten.get(id).copied().unwrap_or_default()));
         }
     }
 
     /// Reads what [`ProducerTable::encode`] wrote and moves `input` behind it; `None` if it is not that.
     pub fn decode(input: &mut &[u8]) -> Option<ProducerTable> {
+        let mut table = ProducerTable::default();
+        for _ in 0..varint::take(input)? {
+            let id = u128::from_le_bytes(take(input)?);
+            let (epoch, next, last_ms) =
+                (varint::take_u32(input)?, varint::take(input)?, varint::take(input)?);
+            let mut window = VecDeque::new();
+            let (mut sequence, mut lsn, mut time_ms) = (next, 0, last_ms);
+            for _ in 0..varint::take(input)? {
+                sequence = sequence.wrapping_sub(varint::take(input)?);
+                lsn = lsn_step(lsn, varint::take(input)?);
+                let records = varint::take_u32(input)?;
+                time_ms = time_ms.wrapping_sub(varint::take(input)?);
+                window.push_front(KnownBatch { sequence, lsn, records, time_ms });
+            }
+            table.producers.insert(id, Arc::new(Producer { epoch, next, last_ms, window }));
+        }
+        for _ in 0..varint::take(input)? {
+            let id = u128::from_le_bytes(take(input)?);
+            table.remember_forgotten(id, varint::take_u32(input)?);
+        }
+        Some(table)
+    }
+
+    /// Reads a table as format 1 of the store wrote it.
+    pub fn decode_v1(input: &mut &[u8]) -> Option<ProducerTable> {
         let mut table = ProducerTable::default();
         for _ in 0..u32::from_le_bytes(take(input)?) {
             let id = u128::from_le_bytes(take(input)?);
@@ -226,7 +261,7 @@ impl ProducerTable {
                     time_ms: u64::from_le_bytes(take(input)?),
                 });
             }
-            table.producers.insert(id, producer);
+            table.producers.insert(id, Arc::new(producer));
         }
         for _ in 0..u32::from_le_bytes(take(input)?) {
             let id = u128::from_le_bytes(take(input)?);
@@ -234,6 +269,17 @@ impl ProducerTable {
         }
         Some(table)
     }
+
+    /// Length of the table as format 1 of the store wrote it.
+    pub fn len_v1(&self) -> usize {
+        let producers = self.producers.values().map(|producer| 37 + 28 * producer.window.len());
+        8 + producers.sum::<usize>() + 20 * self.forgotten_order.len()
+    }
+}
+
+/// From an LSN of a window to the one before it and back: the newest stands for itself, the others as steps.
+fn lsn_step(newer: Lsn, value: Lsn) -> Lsn {
+    if newer == 0 { value } else { newer.wrapping_sub(value) }
 }
 
 fn take<const N: usize>(input: &mut &[u8]) -> Option<[u8; N]> {

@@ -37,6 +37,8 @@ struct State {
     writes: u64,
     fail_write: Option<(u64, usize, io::ErrorKind)>,
     capacity: Option<u64>,
+    changes: u64,
+    cut_at: Option<u64>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -73,6 +75,17 @@ impl State {
         if self.crashed { Err(io::Error::other("this disk has crashed")) } else { Ok(()) }
     }
 
+    /// Like [`State::alive`], for what changes the disk.
+    fn change(&mut self) -> io::Result<()> {
+        self.alive()?;
+        if self.cut_at.is_some_and(|cut| self.changes >= cut) {
+            self.crashed = true;
+            return self.alive();
+        }
+        self.changes += 1;
+        Ok(())
+    }
+
     fn inode(&self, name: &str) -> io::Result<usize> {
         self.names.get(name).copied().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
@@ -95,6 +108,28 @@ impl FaultDisk {
     /// Power loss: returns the disk with only what was synced; this one is dead.
     pub fn crash(&self) -> FaultDisk {
         self.crash_keeping(|_, _| Some(0))
+    }
+
+    /// Power loss before the `n`-th change from now (0 is the next): it and all calls after it fail. What is
+    /// left is what [`FaultDisk::crash`] and its like return.
+    pub fn cut_at(&self, n: u64) {
+        let mut state = self.state();
+        state.cut_at = Some(state.changes + n);
+    }
+
+    /// True once [`FaultDisk::cut_at`] has happened, or any other crash.
+    pub fn has_crashed(&self) -> bool {
+        self.state().crashed
+    }
+
+    /// Power loss after which files have the names the running process saw, synced or not, and with them
+    /// everything that was written or only what was synced.
+    pub fn crash_keeping_names(&self, writes: bool) -> FaultDisk {
+        {
+            let mut state = self.state();
+            state.durable_names = state.names.clone();
+        }
+        self.crash_keeping(|_, len| Some(if writes { len } else { 0 }))
     }
 
     /// Power loss that spares some unsynced writes. `kept` is asked for each (number, length) in the order in
@@ -217,7 +252,7 @@ impl FaultDisk {
 impl Disk for FaultDisk {
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.state();
-        state.alive()?;
+        state.change()?;
         if state.names.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -241,7 +276,7 @@ impl Disk for FaultDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.state();
-        state.alive()?;
+        state.change()?;
         let inode = state.names.remove(from).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         state.names.insert(to.to_owned(), inode);
         Ok(())
@@ -249,13 +284,13 @@ impl Disk for FaultDisk {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut state = self.state();
-        state.alive()?;
+        state.change()?;
         state.names.remove(name).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn sync_dir(&self) -> io::Result<()> {
         let mut state = self.state();
-        state.alive()?;
+        state.change()?;
         state.durable_names = state.names.clone();
         Ok(())
     }
@@ -294,7 +329,7 @@ impl DiskFile for FaultFile {
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut state = self.disk.state();
-        state.alive()?;
+        state.change()?;
         let number = state.writes;
         state.writes += 1;
         let (mut written, mut failure) = (data.len(), None);
@@ -324,7 +359,7 @@ impl DiskFile for FaultFile {
 
     fn truncate(&self, len: u64) -> io::Result<()> {
         let mut state = self.disk.state();
-        state.alive()?;
+        state.change()?;
         let file = &mut state.files[self.inode];
         let change = Change::Truncate(len);
         FileData::change(&mut file.current, &change);
@@ -334,7 +369,7 @@ impl DiskFile for FaultFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.disk.state();
-        state.alive()?;
+        state.change()?;
         let number = state.syncs;
         state.syncs += 1;
         // What is synced is what was written before the call.

@@ -6,13 +6,18 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Names the layout of the directory. Whoever changes the layout raises the number.
+/// Names the layout of the directory. Whoever changes the layout so that an older version would misread it raises
+/// the number. 1: segments only, all read at start. 2: compacted segments, indexes, snapshots in varints, many
+/// trims in one frame.
 const FORMAT_FILE: &str = "format";
 const FORMAT_TEMPORARY: &str = "format.tmp";
 const FORMAT_PREFIX: &str = "hstream-server store format ";
-const FORMAT_NUMBER: u32 = 1;
+const FORMAT_NUMBER: u32 = 2;
+/// Older formats are read; the directory has the current one as soon as something is changed in it.
+const OLDEST_FORMAT: u32 = 1;
 const LOCK_FILE: &str = "lock";
 
 /// A directory used by this process alone.
@@ -20,6 +25,8 @@ const LOCK_FILE: &str = "lock";
 pub struct LocalDisk {
     path: PathBuf,
     lock: Mutex<Option<File>>,
+    /// The format file names an older format than what is written from now on.
+    outdated: AtomicBool,
 }
 
 impl LocalDisk {
@@ -62,12 +69,16 @@ impl LocalDisk {
             }
             Err(TryLockError::Error(error)) => return Err(refused("lock it", error)),
         }
-        let disk = LocalDisk { path: path.clone(), lock: Mutex::new(Some(lock)) };
+        let disk =
+            LocalDisk { path: path.clone(), lock: Mutex::new(Some(lock)), outdated: AtomicBool::new(false) };
         // Read again: another process may have created the store before we had the lock.
         match fs::read(path.join(FORMAT_FILE)) {
-            Ok(text) => check_format(&text).map_err(|what| {
-                StoreError::Io(format!("store directory {shown} {what}; it was left untouched"))
-            })?,
+            Ok(text) => {
+                let number = check_format(&text).map_err(|what| {
+                    StoreError::Io(format!("store directory {shown} {what}; it was left untouched"))
+                })?;
+                disk.outdated.store(number < FORMAT_NUMBER, Ordering::Relaxed);
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 disk.write_format().map_err(|error| refused("write to it", error))?;
             }
@@ -100,11 +111,11 @@ fn names_in(path: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn check_format(text: &[u8]) -> Result<(), String> {
+fn check_format(text: &[u8]) -> Result<u32, String> {
     let text = String::from_utf8_lossy(text);
     let number = text.trim_end().strip_prefix(FORMAT_PREFIX).and_then(|number| number.parse::<u32>().ok());
     match number {
-        Some(FORMAT_NUMBER) => Ok(()),
+        Some(number @ OLDEST_FORMAT..=FORMAT_NUMBER) => Ok(number),
         Some(number) if number > FORMAT_NUMBER => Err(format!(
             "was written by a newer version (format {number}, this one knows {FORMAT_NUMBER}); use that version"
         )),
@@ -145,6 +156,14 @@ impl Disk for LocalDisk {
     fn free_space(&self) -> io::Result<u64> {
         let space = rustix::fs::statvfs(&self.path)?;
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    fn settle_format(&self) -> io::Result<()> {
+        if self.outdated.load(Ordering::Relaxed) {
+            self.write_format()?;
+            self.outdated.store(false, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn close(&self) {
@@ -211,6 +230,21 @@ mod tests {
         fs::write(dir.path().join(FORMAT_FILE), "something else").unwrap();
         assert!(refusal(dir.path()).contains("does not understand"));
         assert_eq!(fs::read_to_string(dir.path().join(FORMAT_FILE)).unwrap(), "something else");
+    }
+
+    #[test]
+    fn an_older_format_is_taken_and_raised_only_when_something_is_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let older = format!("{FORMAT_PREFIX}1\n");
+        fs::write(dir.path().join(FORMAT_FILE), &older).unwrap();
+        let format = || fs::read_to_string(dir.path().join(FORMAT_FILE)).unwrap();
+        let disk = LocalDisk::open(dir.path()).unwrap();
+        assert_eq!(format(), older);
+        disk.settle_format().unwrap();
+        assert_eq!(format(), format!("{FORMAT_PREFIX}{FORMAT_NUMBER}\n"));
+        drop(disk);
+        fs::write(dir.path().join(FORMAT_FILE), format!("{FORMAT_PREFIX}0\n")).unwrap();
+        assert!(refusal(dir.path()).contains("has format 0"));
     }
 
     #[test]

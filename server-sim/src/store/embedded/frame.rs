@@ -30,8 +30,12 @@ pub enum Kind {
     Delete,
     /// Everything of `shard` up to and including `lsn` is removed.
     Trim,
+    /// The state of all shards as format 1 wrote it; read, never written.
+    SnapshotV1,
     /// The state of all shards; see `snapshot`.
     Snapshot,
+    /// Many trims at once; body: id and last removed LSN of each.
+    Trims,
 }
 
 impl Kind {
@@ -41,14 +45,22 @@ impl Kind {
             Kind::Create => 2,
             Kind::Delete => 3,
             Kind::Trim => 4,
-            Kind::Snapshot => 5,
+            Kind::SnapshotV1 => 5,
+            Kind::Snapshot => 6,
+            Kind::Trims => 7,
         }
     }
 
     fn from_code(code: u8) -> Option<Kind> {
-        [Kind::Batch, Kind::Create, Kind::Delete, Kind::Trim, Kind::Snapshot]
+        use Kind::{Batch, Create, Delete, Snapshot, SnapshotV1, Trim, Trims};
+        [Batch, Create, Delete, Trim, SnapshotV1, Snapshot, Trims]
             .into_iter()
             .find(|kind| kind.code() == code)
+    }
+
+    /// True for the state of all shards, in whatever encoding.
+    pub fn is_snapshot(self) -> bool {
+        matches!(self, Kind::Snapshot | Kind::SnapshotV1)
     }
 }
 
@@ -153,6 +165,13 @@ impl Header {
             time_ms: u64_at(bytes, 56),
             producer,
         })
+    }
+
+    /// The header of a whole frame at `place`, if that is the intact batch it is supposed to be.
+    pub fn of_batch(frame: &[u8], place: Place, shard: ShardId, lsn: Lsn) -> Option<Header> {
+        let header = Header::decode(frame, place)?;
+        let wanted = header.kind == Kind::Batch && header.shard == shard && header.lsn == lsn;
+        (wanted && header.body_is_intact(frame.get(HEADER_LEN..)?)).then_some(header)
     }
 
     /// True if `body` is what was written.

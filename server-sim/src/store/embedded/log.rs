@@ -2,6 +2,7 @@
 
 use super::frame::{HEADER_LEN, Header};
 use super::queue::{BatchItem, Control, ControlItem, Item};
+use super::segments::frame_len;
 use super::shard::{Accepted, Entry, Shard};
 use super::{Shared, blocking};
 use crate::store::{
@@ -12,10 +13,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, oneshot, watch};
 
 /// Longest batch in bytes: offsets in a segment have 32 bits.
 const MAX_BATCH_BYTES: usize = 512 << 20;
+/// Trims of one write. Each is a short visit to its shard, between which nothing is written.
+const TRIMS_AT_ONCE: usize = 4096;
 /// Frames that lie side by side are read at once up to this many bytes.
 const READ_AT_ONCE: u64 = 1 << 20;
 
@@ -28,6 +32,8 @@ pub struct SegmentLog {
 impl Drop for SegmentLog {
     fn drop(&mut self) {
         self.shared.queue.close();
+        self.shared.closing.store(true, Ordering::Relaxed);
+        self.shared.housekeeping.notify_one();
     }
 }
 
@@ -78,25 +84,39 @@ impl SegmentLog {
         Ok(reply)
     }
 
-    /// Trims what is older than its shard's retention.
+    /// Trims what is older than its shard's retention: all shards together, a few thousand to a write.
     pub(super) async fn enforce_retention(&self) -> Result<()> {
         let now = (self.shared.options.clock)();
-        for spec in self.shards() {
-            if spec.retention_secs == 0 {
+        let mut trims = Vec::new();
+        for shard in self.shared.sorted_shards() {
+            if shard.spec.retention_secs == 0 {
                 continue;
             }
-            let cutoff = now.saturating_sub(u64::from(spec.retention_secs) * 1000);
-            let result = match self.find_time(spec.shard, cutoff).await {
-                Ok(keep) => self.trim(spec.shard, keep - 1).await,
-                Err(error) => Err(error),
-            };
-            match result {
-                // Deleted meanwhile.
-                Ok(()) | Err(StoreError::ShardNotFound(_)) => {}
-                Err(error) => return Err(error),
+            let cutoff = now.saturating_sub(u64::from(shard.spec.retention_secs) * 1000);
+            // An error means that it was deleted meanwhile.
+            if let (Ok(keep), Ok(trimmed)) = (shard.find_time(cutoff), shard.trimmed())
+                && keep - 1 > trimmed
+            {
+                trims.push((shard.spec.shard, keep - 1));
             }
         }
-        Ok(())
+        for trims in trims.chunks(TRIMS_AT_ONCE) {
+            self.control(Control::Trim(trims.to_vec()), None, trims.len() * 16).await?;
+        }
+        if trims.is_empty() { Ok(()) } else { self.remove_dead().await }
+    }
+
+    /// Removes the files nobody wants any more, so that whoever trims or deletes finds the space free.
+    async fn remove_dead(&self) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        blocking(move || {
+            if let Some(_open) = shared.open() {
+                shared.remove_dead();
+            }
+            // What is left may be worth a compaction.
+            shared.housekeeping.notify_one();
+        })
+        .await
     }
 }
 
@@ -130,7 +150,8 @@ impl LogStore for SegmentLog {
         // future between the mark and the queue.
         doomed.iter().for_each(|shard| shard.state().deleting = true);
         let reply = self.submit(Control::Delete(doomed), Some(exclusive), room)?;
-        self.reply(reply).await
+        self.reply(reply).await?;
+        self.remove_dead().await
     }
 
     fn shards(&self) -> Vec<ShardSpec> {
@@ -220,7 +241,8 @@ impl LogStore for SegmentLog {
         if up_to <= found.trimmed()? {
             return Ok(());
         }
-        self.control(Control::Trim { shard, up_to }, None, 0).await
+        self.control(Control::Trim(vec![(shard, up_to)]), None, 0).await?;
+        self.remove_dead().await
     }
 
     async fn find_time(&self, shard: ShardId, time_ms: u64) -> Result<Lsn> {
@@ -228,7 +250,8 @@ impl LogStore for SegmentLog {
     }
 }
 
-/// Reads batches from disk. Ends early at one that is gone; fewer than asked for means look again.
+/// Reads batches from disk. Ends early at one that is gone or somewhere else by now; fewer than asked for means
+/// look again.
 fn load(shared: &Shared, shard: &Shard, entries: &[Entry]) -> Result<Vec<StoredBatch>> {
     let mut batches = Vec::with_capacity(entries.len());
     let mut rest = entries;
@@ -237,10 +260,8 @@ fn load(shared: &Shared, shard: &Shard, entries: &[Entry]) -> Result<Vec<StoredB
         let found = shared.segments.get(&*shared.disk, first.segment);
         let found = found.map_err(|error| StoreError::Io(format!("opening a segment failed: {error}")))?;
         let Some(segment) = found else {
-            // Removed because it was trimmed or deleted; the next plan knows.
-            if shard.trimmed()? < first.lsn {
-                lose(shared, shard, first, "its segment is missing");
-            }
+            // Removed because it was trimmed, deleted or copied elsewhere; the next plan knows.
+            shared.lose(shard, first, "its segment is missing");
             return Ok(batches);
         };
         let (together, after) = rest.split_at(run);
@@ -251,38 +272,38 @@ fn load(shared: &Shared, shard: &Shard, entries: &[Entry]) -> Result<Vec<StoredB
             // The file was cut behind our back; find out which of the frames is affected.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 if together.len() == 1 {
-                    lose(shared, shard, first, "the file ends before it");
+                    shared.lose(shard, first, "the file ends before it");
                     return Ok(batches);
                 }
                 let Some(single) = rest.get(..1) else { return Ok(batches) };
                 batches.extend(load(shared, shard, single)?);
                 return Ok(batches);
             }
-            Err(error) => return Err(StoreError::Io(format!("reading {} failed: {error}", segment.name()))),
+            Err(error) => {
+                return Err(StoreError::Io(format!("reading {} failed: {error}", segment.id.name())));
+            }
         }
         let bytes = Bytes::from(bytes);
         for entry in together {
             let at = (entry.offset - first.offset) as usize;
-            let frame = bytes.slice(at..at + HEADER_LEN + entry.body_len as usize);
-            let header = Header::decode(&frame, segment.place(entry.offset));
-            let body = frame.slice(HEADER_LEN..);
-            let intact = header.is_some_and(|header| {
-                header.shard == shard.spec.shard && header.lsn == entry.lsn && header.body_is_intact(&body)
-            });
-            if !intact {
-                lose(shared, shard, entry, "it does not match its checksum");
+            let frame = bytes.slice(at..at + frame_len(entry) as usize);
+            let place = segment.place(entry.offset);
+            let Some(header) = Header::of_batch(&frame, place, shard.spec.shard, entry.lsn) else {
+                shared.lose(shard, entry, "it does not match its checksum");
                 return Ok(batches);
-            }
-            let Entry { lsn, time_ms, records, .. } = *entry;
-            batches.push(StoredBatch { lsn, time_ms, records, bytes: body });
+            };
+            // All of it from the frame: an index beside the segment only says where to look.
+            let Header { lsn, time_ms, records, .. } = header;
+            batches.push(StoredBatch { lsn, time_ms, records, bytes: frame.slice(HEADER_LEN..) });
         }
         rest = after;
     }
     Ok(batches)
 }
 
-fn end_of(entry: &Entry) -> u64 {
-    u64::from(entry.offset) + HEADER_LEN as u64 + u64::from(entry.body_len)
+/// Where the frame of a batch ends.
+pub(super) fn end_of(entry: &Entry) -> u64 {
+    u64::from(entry.offset) + frame_len(entry)
 }
 
 /// How many of `entries`, at least one, follow each other without a gap and are not too much at once.
@@ -297,17 +318,4 @@ fn side_by_side(entries: &[Entry]) -> usize {
         _ => false,
     };
     1 + entries.windows(2).take_while(follows).count()
-}
-
-fn lose(shared: &Shared, shard: &Shard, entry: &Entry, why: &str) {
-    if shard.lose(entry.lsn) {
-        tracing::error!(
-            shard = shard.spec.shard,
-            lsn = entry.lsn,
-            segment = entry.segment,
-            offset = entry.offset,
-            "a stored batch is lost: {why}"
-        );
-        shared.segments.release([entry]);
-    }
 }

@@ -46,7 +46,8 @@ pub struct ControlItem {
 pub enum Control {
     Create(Vec<ShardSpec>),
     Delete(Vec<Arc<Shard>>),
-    Trim { shard: ShardId, up_to: Lsn },
+    /// Last removed LSN of each shard.
+    Trim(Vec<(ShardId, Lsn)>),
 }
 
 impl Item {
@@ -58,7 +59,7 @@ impl Item {
                 Item::Control(item) => match &item.control {
                     Control::Create(specs) => specs.len() * 12,
                     Control::Delete(shards) => shards.len() * 8,
-                    Control::Trim { .. } => 0,
+                    Control::Trim(trims) => trims.len() * 16,
                 },
             }
     }

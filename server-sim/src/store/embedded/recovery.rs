@@ -1,19 +1,24 @@
 //! Reading the log at start: what is there, what is torn, what is lost.
 //!
-//! Damage is judged by one question: were these bytes durable once? They were if a later write to the log is
-//! intact, because writes do not overlap. Then the damage is a loss: it stays where it is and the LSNs in it
-//! read as a gap. Otherwise it is a write that a crash cut short, nobody was told that it succeeded, and the
-//! log ends before it.
+//! Usually only the newest segment is read: it begins with the state of all shards, and what else is needed of
+//! older ones stands in the index beside each. Bodies in those are compared with their checksums whenever they
+//! are read, and once in the background. As soon as anything does not fit together (damage in what was looked
+//! at, an LSN that is nowhere), the whole log is read and judged byte by byte; so it is on demand.
 
-use super::frame::{HEADER_LEN, Header, Kind, Place, find_header};
-use super::segments::{Segment, Segments, parse_segment_name};
-use super::shard::{Entry, Shard};
-use super::snapshot::{ShardSnapshot, decode_ids, decode_snapshot, decode_specs, encode_snapshot};
-use super::writer::{create_segment, empty_snapshot, segment_start_len};
+mod scan;
+mod state;
+
+use super::EmbeddedOptions;
+use super::segment_index;
+use super::segments::{Segment, SegmentId, SegmentUse, Segments, UNFINISHED};
+use super::shard::Shard;
+use super::writer::{create_segment, empty_snapshot};
 use crate::store::disk::Disk;
-use crate::store::producer_table::{ProducerLimits, ProducerTable};
-use crate::store::{FIRST_LSN, Lsn, Result, ShardId, ShardSpec, StoreError};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use crate::store::{Result, ShardId, StoreError};
+use scan::{End, Scan};
+use state::State;
+use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
 /// A log ready to be continued.
@@ -27,378 +32,293 @@ pub struct Recovered {
     pub len: u64,
 }
 
-/// Reads the whole log and makes what was found durable.
-pub fn recover(disk: &dyn Disk, limits: &ProducerLimits, serve_damaged: bool) -> Result<Recovered> {
-    let io = |what: &str, error: std::io::Error| StoreError::Io(format!("cannot {what} the log: {error}"));
-    let names = disk.list().map_err(|error| io("list", error))?;
-    let mut found: Vec<(u32, u64, String)> = names
-        .into_iter()
-        .filter_map(|name| parse_segment_name(&name).map(|(number, salt)| (number, salt, name)))
-        .collect();
-    found.sort();
-    if let Some(pair) = found.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        return Err(StoreError::Corrupt(format!("the log holds {} and {}", pair[0].2, pair[1].2)));
-    }
-    let mut state = State { limits: *limits, ..State::default() };
+/// A position no segment can be continued at: the next group begins another one.
+const NOT_CONTINUED: u64 = u32::MAX as u64 + 1;
+
+/// Reads the log and makes what was found durable. A log that is refused is left as it is.
+pub fn recover(disk: &dyn Disk, options: &EmbeddedOptions) -> Result<Recovered> {
+    let files = Files::list(disk)?;
     let segments = Segments::default();
-    let mut active: Option<(Segment, u64)> = None;
-    let last = found.len().saturating_sub(1);
-    let oldest = found.first().map(|(number, ..)| *number);
-    for (at, (number, salt, name)) in found.into_iter().enumerate() {
-        let file = disk.open(&name).map_err(|error| io("open", error))?;
-        let segment = Segment { number, salt, file };
-        let len = segment.file.len().map_err(|error| io("read", error))?;
-        let mut bytes = vec![0; usize::try_from(len).map_err(|_| StoreError::Io("segment too long".into()))?];
-        segment.file.read_at(0, &mut bytes).map_err(|error| io("read", error))?;
-        let scan = Scan { segment: &segment, bytes: &bytes, last: at == last, name: &name };
-        let end = scan.run(&mut state);
-        if let (false, Some(damage)) = (serve_damaged, &state.damage) {
-            // Before anything is written: only the last segment ever is, and after its scan.
-            return Err(StoreError::Corrupt(damage.clone()));
-        }
-        if end.len == 0 && at == last {
-            // A crash while it was made; all it could say is in the segments before it.
-            if at == 0 && number > 1 {
-                return Err(StoreError::Corrupt(format!(
-                    "{name} is all there is of the log and nothing in it can be read; restore it from a backup"
-                )));
-            }
-            disk.remove(&name).and_then(|()| disk.sync_dir()).map_err(|error| io("clean", error))?;
-            continue;
-        }
-        if at == last {
-            // What a crashed process wrote may be in memory only, whatever a sync now says: write it again.
-            let rewrite = bytes.get(end.rewrite_from..end.len).unwrap_or_default();
-            let settle = || {
-                if (end.len as u64) < len {
-                    segment.file.truncate(end.len as u64)?;
-                }
-                if !rewrite.is_empty() {
-                    segment.file.write_at(end.rewrite_from as u64, rewrite)?;
-                }
-                segment.file.sync_data()?;
-                disk.sync_dir()
-            };
-            settle().map_err(|error| io("repair", error))?;
-        }
-        segments.add(segment.clone());
-        // A segment with a damaged end is not continued.
-        active = Some((segment, if end.damaged_end { u64::from(u32::MAX) + 1 } else { end.len as u64 }));
+    for id in &files.segments {
+        let len = disk.open(&id.name()).and_then(|file| file.len()).map_err(|error| failed("open", error))?;
+        segments.add(*id, None, len);
     }
-    if (state.frames == 0 || (oldest > Some(1) && state.snapshots == 0)) && active.is_some() {
+    let reader = Reader { disk, options, segments: &segments, known: segments.in_order() };
+    let indexed = if options.verify_log { None } else { reader.read_indexed()? };
+    let read = match indexed {
+        Some(read) => read,
+        None => reader.read_all()?,
+    };
+    if let (false, Some(damage)) = (options.serve_damaged, &read.state.damage) {
+        return Err(StoreError::Corrupt(format!(
+            "{damage}; restore the directory from a backup, or start with --serve-damaged-log, which tells readers \
+             what is lost"
+        )));
+    }
+    let from_the_start = files.segments.first().is_some_and(|id| id.number == 1 && !id.is_compacted());
+    let torn_start = read.last.as_ref().is_some_and(|last| last.end.len == 0);
+    if torn_start && read.previous.is_none() && !from_the_start {
+        return Err(StoreError::Corrupt(
+            "nothing in the only segment of the log can be read; restore the directory from a backup".into(),
+        ));
+    }
+    if (read.state.frames == 0 || (!from_the_start && read.state.snapshots == 0))
+        && (read.previous.is_some() || read.last.is_some() && !torn_start)
+    {
         return Err(StoreError::Corrupt(
             "the log is damaged so badly that its shards are not known; restore the directory from a backup"
                 .into(),
         ));
     }
+
+    // Nothing was changed up to here.
+    disk.settle_format().map_err(|error| failed("upgrade", error))?;
+    files.clean(disk).map_err(|error| failed("clean", error))?;
+    for slot in &read.indexed {
+        segments.mark_indexed(*slot);
+    }
+    for slot in &read.verified {
+        segments.mark_verified(*slot);
+    }
+    for slot in &read.state.damaged {
+        segments.mark_damaged(*slot);
+    }
+    let active = match (read.last, read.previous) {
+        (Some(torn), previous) if torn_start => {
+            // A crash while it was made; all it could say is in the segments before it.
+            disk.remove(&torn.segment.id.name())
+                .and_then(|()| disk.sync_dir())
+                .map_err(|error| failed("clean", error))?;
+            segments.seal(torn.segment.slot, 0);
+            previous
+        }
+        (Some(last), _) => Some(last.settle(disk).map_err(|error| failed("repair", error))?),
+        (None, _) => None,
+    };
     let (active, len) = match active {
         Some(active) => active,
-        None => {
-            let (segment, len) =
-                create_segment(disk, 1, &empty_snapshot()).map_err(|(error, _)| io("create", error))?;
-            segments.add(segment.clone());
-            (segment, len)
-        }
+        None => create_segment(disk, &segments, 1, &empty_snapshot())
+            .map_err(|(error, _)| failed("create", error))?,
     };
-    let shards = state.finish(&segments);
+    let shards = read.state.finish(&segments);
+    for known in &reader.known {
+        if known.slot != active.slot {
+            segments.seal(known.slot, known.len);
+        }
+    }
     Ok(Recovered { shards, segments, active, len })
 }
 
-/// The state of all shards as far as the log was read.
+fn failed(what: &str, error: io::Error) -> StoreError {
+    StoreError::Io(format!("cannot {what} the log: {error}"))
+}
+
+/// What of the log is in the directory.
 #[derive(Debug, Default)]
-struct State {
-    limits: ProducerLimits,
-    shards: BTreeMap<ShardId, Found>,
-    deleted: HashSet<ShardId>,
-    /// How many batches fit into each stretch whose frames cannot be told, in log order.
-    holes: Vec<u64>,
-    /// Intact frames.
-    frames: u64,
-    /// Intact snapshots.
-    snapshots: u64,
-    /// The first damage, as a sentence.
-    damage: Option<String>,
+struct Files {
+    /// In log order; none replaces another.
+    segments: Vec<SegmentId>,
+    /// Names of what a crash left behind and nobody needs.
+    leftovers: Vec<String>,
 }
 
-#[derive(Debug)]
-struct Found {
-    shard: ShardSnapshot,
-    index: VecDeque<Entry>,
-    /// Holes before this one hid nothing of this shard that is not known to be missing.
-    settled: usize,
+impl Files {
+    fn list(disk: &dyn Disk) -> Result<Files> {
+        let names = disk.list().map_err(|error| failed("list", error))?;
+        let mut found: Vec<SegmentId> = names.iter().filter_map(|name| SegmentId::parse(name)).collect();
+        found.sort();
+        let mut files = Files::default();
+        for id in &found {
+            // What a segment replaces has the same number or a smaller one.
+            if found.iter().any(|other| other.replaces(id)) {
+                files.leftovers.push(id.name());
+            } else {
+                files.segments.push(*id);
+            }
+        }
+        for pair in files.segments.windows(2) {
+            if let [before, after] = pair
+                && after.first <= before.number
+            {
+                return Err(StoreError::Corrupt(format!(
+                    "the log holds {} and {}, which cannot both be of it",
+                    before.name(),
+                    after.name()
+                )));
+            }
+        }
+        for name in names {
+            let orphan = SegmentId::parse_index(&name).is_some_and(|id| !files.segments.contains(&id));
+            let unfinished =
+                name.strip_suffix(UNFINISHED).is_some_and(|name| SegmentId::parse(name).is_some());
+            if orphan || unfinished {
+                files.leftovers.push(name);
+            }
+        }
+        Ok(files)
+    }
+
+    /// Removes what nobody needs.
+    fn clean(&self, disk: &dyn Disk) -> io::Result<()> {
+        for name in &self.leftovers {
+            match disk.remove(name) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
 }
 
-impl Found {
-    fn new(spec: ShardSpec, settled: usize) -> Found {
-        let nothing = FIRST_LSN - 1;
-        let producers = ProducerTable::default();
-        let shard = ShardSnapshot { spec, trimmed: nothing, tail: nothing, time_ms: 0, producers };
-        Found { shard, index: VecDeque::new(), settled }
+/// What was read.
+struct Read {
+    state: State,
+    /// The last segment.
+    last: Option<Last>,
+    /// The one before it and where it could be continued, should the last one be no more than a beginning.
+    previous: Option<(Segment, u64)>,
+    /// Slots of segments whose index was good.
+    indexed: Vec<u32>,
+    /// Slots of segments all of whose checksums were compared.
+    verified: Vec<u32>,
+}
+
+/// The last segment of the log.
+struct Last {
+    segment: Segment,
+    bytes: Vec<u8>,
+    end: End,
+}
+
+impl Last {
+    /// Ends the segment behind its last whole write; returns it and where to continue.
+    fn settle(self, disk: &dyn Disk) -> io::Result<(Segment, u64)> {
+        let Last { segment, bytes, end } = self;
+        if !segment.id.is_compacted() {
+            // What a crashed process wrote may be in memory only, whatever a sync now says: write it again.
+            let rewrite = bytes.get(end.rewrite_from..end.len).unwrap_or_default();
+            if end.len < bytes.len() {
+                segment.file.truncate(end.len as u64)?;
+            }
+            if !rewrite.is_empty() {
+                segment.file.write_at(end.rewrite_from as u64, rewrite)?;
+            }
+            segment.file.sync_data()?;
+            disk.sync_dir()?;
+        }
+        let len = continued_at(&segment, &end);
+        Ok((segment, len))
     }
 }
 
-impl State {
-    /// Takes in an intact frame, or a batch of which only the header is intact.
-    fn apply(&mut self, header: &Header, body: Option<&[u8]>, place: Place) {
-        let decoded = match (header.kind, body) {
-            (Kind::Batch, body) => {
-                self.apply_batch(header, body.is_some(), place);
-                true
-            }
-            (Kind::Trim, _) => {
-                if let Some(found) = self.shards.get_mut(&header.shard) {
-                    found.shard.trimmed = found.shard.trimmed.max(header.lsn);
-                    found.shard.tail = found.shard.tail.max(header.lsn);
-                }
-                true
-            }
-            (_, None) => false,
-            (Kind::Create, Some(body)) => decode_specs(body).map(|specs| self.apply_create(specs)).is_some(),
-            (Kind::Delete, Some(body)) => decode_ids(body).map(|ids| self.apply_delete(ids)).is_some(),
-            (Kind::Snapshot, Some(body)) => {
-                decode_snapshot(body).map(|shards| self.apply_snapshot(shards)).is_some()
-            }
-        };
-        if !decoded {
-            tracing::error!(
-                segment = place.segment, offset = place.offset, kind = ?header.kind,
-                "a change of shards in the log cannot be read; it may have been undone by this"
-            );
-        }
+/// Where a segment is continued: neither a compacted one nor behind a damaged end.
+fn continued_at(segment: &Segment, end: &End) -> u64 {
+    if end.damaged_end || segment.id.is_compacted() { NOT_CONTINUED } else { end.len as u64 }
+}
+
+struct Reader<'a> {
+    disk: &'a dyn Disk,
+    options: &'a EmbeddedOptions,
+    segments: &'a Segments,
+    /// In log order.
+    known: Vec<SegmentUse>,
+}
+
+impl Reader<'_> {
+    /// A segment and all its bytes.
+    fn content(&self, known: &SegmentUse) -> Result<(Segment, Vec<u8>)> {
+        let found = self.segments.get(self.disk, known.slot).map_err(|error| failed("open", error))?;
+        let gone = || failed("open", io::ErrorKind::NotFound.into());
+        let segment = found.ok_or_else(gone)?;
+        let len = usize::try_from(known.len).map_err(|_| StoreError::Io("segment too long".into()))?;
+        let mut bytes = vec![0; len];
+        segment.file.read_at(0, &mut bytes).map_err(|error| failed("read", error))?;
+        Ok((segment, bytes))
     }
 
-    fn apply_batch(&mut self, header: &Header, intact: bool, place: Place) {
-        if self.deleted.contains(&header.shard) {
-            return;
+    /// Reads and judges every byte.
+    fn read_all(&self) -> Result<Read> {
+        let mut read = self.nothing();
+        for (at, known) in self.known.iter().enumerate() {
+            self.scan(known, at, &mut read)?;
         }
-        let settled = self.holes.len();
-        let found = self.shards.entry(header.shard).or_insert_with(|| {
-            tracing::error!(shard = header.shard, "the creation of a shard is lost; it is kept for ever");
-            Found::new(ShardSpec { shard: header.shard, retention_secs: 0 }, settled)
-        });
-        let shard = &mut found.shard;
-        if header.lsn <= shard.tail {
-            tracing::error!(
-                shard = header.shard,
-                lsn = header.lsn,
-                "a batch is in the log twice; one is ignored"
-            );
-            return;
+        read.state.settle_holes();
+        if read.state.damage.is_none() {
+            read.state.damage = read.state.missing();
         }
-        if header.lsn > shard.tail + 1 {
-            tracing::error!(
-                shard = header.shard,
-                from = shard.tail + 1,
-                to = header.lsn - 1,
-                "stored batches are lost"
-            );
-        }
-        if intact {
-            found.index.push_back(Entry {
-                lsn: header.lsn,
-                time_ms: header.time_ms,
-                segment: place.segment,
-                offset: place.offset,
-                body_len: header.body_len,
-                records: header.records,
-            });
-        }
-        shard.tail = header.lsn;
-        shard.time_ms = shard.time_ms.max(header.time_ms);
-        if let Some(stamp) = &header.producer {
-            shard.producers.record(stamp, header.lsn, header.records, header.time_ms);
-            shard.producers.shrink(&self.limits, header.time_ms);
-        }
-        found.settled = settled;
+        Ok(read)
     }
 
-    fn apply_create(&mut self, specs: Vec<ShardSpec>) {
-        let settled = self.holes.len();
-        for spec in specs {
-            self.deleted.remove(&spec.shard);
-            self.shards.entry(spec.shard).or_insert_with(|| Found::new(spec, settled));
-        }
+    fn nothing(&self) -> Read {
+        let state = State::new(&self.options.producers);
+        Read { state, last: None, previous: None, indexed: Vec::new(), verified: Vec::new() }
     }
 
-    fn apply_delete(&mut self, ids: Vec<ShardId>) {
-        for id in ids {
-            self.shards.remove(&id);
-            self.deleted.insert(id);
+    /// Takes a whole segment into what was read before.
+    fn scan(&self, known: &SegmentUse, at: usize, read: &mut Read) -> Result<()> {
+        let (segment, bytes) = self.content(known)?;
+        let last = at + 1 == self.known.len();
+        let scan = Scan { segment: &segment, bytes: &bytes, last: last && !known.id.is_compacted() };
+        let end = scan.run(&mut read.state);
+        read.verified.push(known.slot);
+        if last {
+            read.last = Some(Last { segment, bytes, end });
+        } else {
+            let len = continued_at(&segment, &end);
+            read.previous = Some((segment, len));
         }
+        Ok(())
     }
 
-    /// Shards as they were at this point: what is missing was deleted, what is behind has lost batches.
-    fn apply_snapshot(&mut self, snapshots: Vec<ShardSnapshot>) {
-        self.snapshots += 1;
-        let settled = self.holes.len();
-        let listed: HashSet<ShardId> = snapshots.iter().map(|shard| shard.spec.shard).collect();
-        let gone: Vec<ShardId> = self.shards.keys().copied().filter(|id| !listed.contains(id)).collect();
-        self.apply_delete(gone);
-        for snapshot in snapshots {
-            let id = snapshot.spec.shard;
-            let found = self.shards.entry(id).or_insert_with(|| Found::new(snapshot.spec.clone(), settled));
-            found.settled = settled;
-            found.shard = ShardSnapshot {
-                trimmed: found.shard.trimmed.max(snapshot.trimmed),
-                tail: found.shard.tail.max(snapshot.tail),
-                time_ms: found.shard.time_ms.max(snapshot.time_ms),
-                ..snapshot
+    /// Reads the newest segment, or the newest two if the last is no more than a beginning, and of the others
+    /// the index; `None` if something is wrong anywhere.
+    fn read_indexed(&self) -> Result<Option<Read>> {
+        let Some(newest) = self.known.len().checked_sub(1) else { return Ok(None) };
+        for base in [Some(newest), newest.checked_sub(1)].into_iter().flatten() {
+            let Some(known) = self.known.get(base).filter(|known| !known.id.is_compacted()) else {
+                return Ok(None);
             };
-            self.deleted.remove(&id);
-        }
-    }
-
-    /// Body of the snapshot that a segment made at this point would begin with.
-    fn snapshot(&self) -> Vec<u8> {
-        encode_snapshot(self.shards.values().map(|found| &found.shard))
-    }
-
-    fn finish(self, segments: &Segments) -> HashMap<ShardId, Arc<Shard>> {
-        let mut shards = HashMap::new();
-        for (id, mut found) in self.shards {
-            // Nobody knows whether what cannot be told was of this shard: say so rather than hand out its LSNs again.
-            let hidden: u64 = self.holes.get(found.settled..).unwrap_or_default().iter().sum();
-            if hidden > 0 {
-                let tail = found.shard.tail;
-                tracing::error!(shard = id, after = tail, "up to {hidden} batches at the end may be lost");
-                found.shard.tail += hidden;
+            let (segment, bytes) = self.content(known)?;
+            if let Some(start) = (Scan { segment: &segment, bytes: &bytes, last: false }).start() {
+                drop(bytes);
+                let mut read = self.nothing();
+                read.state.apply_snapshot(start);
+                return Ok(self.read_from(base, &mut read)?.then_some(read));
             }
-            let trimmed = found.shard.trimmed;
-            let dead = found.index.partition_point(|entry| entry.lsn <= trimmed);
-            found.index.drain(..dead);
-            found.index.iter().for_each(|entry| segments.hold(entry.segment));
-            let lost = lost_batches(&found);
-            if lost > 0 {
-                tracing::error!(shard = id, lost, "stored batches cannot be read; readers are told");
-            }
-            shards.insert(id, Arc::new(Shard::new(found.shard, found.index)));
         }
-        shards
-    }
-}
-
-fn lost_batches(found: &Found) -> Lsn {
-    (found.shard.tail - found.shard.trimmed).saturating_sub(found.index.len() as u64)
-}
-
-/// One pass over a segment.
-struct Scan<'a> {
-    segment: &'a Segment,
-    bytes: &'a [u8],
-    /// Only the last segment can hold a write that was cut short.
-    last: bool,
-    name: &'a str,
-}
-
-/// How a scan ended.
-struct End {
-    /// Bytes to keep.
-    len: usize,
-    /// Start of the last write, or `len` if that is known to be durable.
-    rewrite_from: usize,
-    /// Durable bytes at the end cannot be read.
-    damaged_end: bool,
-}
-
-enum Step {
-    /// Frame and where the next one starts.
-    Frame(Header, usize),
-    /// The header is intact, the body is not.
-    BadBody(Header, usize),
-    BadHeader,
-}
-
-impl Scan<'_> {
-    fn run(&self, state: &mut State) -> End {
-        // Older segments gone, this one is where shards come from.
-        let start_len = segment_start_len(&state.snapshot());
-        let mut end = End { len: 0, rewrite_from: 0, damaged_end: false };
-        let mut proof = None;
-        let mut at = 0;
-        while at < self.bytes.len() {
-            let step = self.step(at);
-            if let Step::Frame(header, next) = step {
-                state.frames += 1;
-                state.apply(&header, self.bytes.get(at + HEADER_LEN..next), self.segment.place(at as u32));
-                let closing = header.kind == Kind::Snapshot && header.group_start > 0;
-                end = End {
-                    len: next,
-                    rewrite_from: if closing { next } else { header.group_start as usize },
-                    damaged_end: false,
-                };
-                at = next;
-                continue;
-            }
-            let next = self.next_header(at, &step);
-            let first_write = next.is_some_and(|(_, header)| header.group_start == 0);
-            let proven = !self.last
-                || first_write
-                || *proof.get_or_insert_with(|| self.newest_write(at)) > at
-                || (at as u64) < start_len && self.bytes.len() as u64 > start_len;
-            if !proven {
-                tracing::warn!(
-                    segment = self.name,
-                    offset = at,
-                    bytes = self.bytes.len() - at,
-                    "an unfinished write at the end of the log is removed"
-                );
-                break;
-            }
-            let until = next.map_or(self.bytes.len(), |(offset, _)| offset as usize);
-            tracing::error!(
-                segment = self.name,
-                offset = at,
-                bytes = until - at,
-                "the log is damaged here; what was stored there is lost"
-            );
-            state.damage.get_or_insert_with(|| {
-                format!("{} is damaged at byte {at}: {} bytes that were once durable cannot be read; restore the directory from a backup, or start with --serve-damaged-log, which tells readers what is lost", self.name, until - at)
-            });
-            match step {
-                Step::BadBody(header, _) => state.apply(&header, None, self.segment.place(at as u32)),
-                // Nothing but shard state stands before the end of the first write.
-                _ if first_write => {}
-                _ => state.holes.push(((until - at) / HEADER_LEN).max(1) as u64),
-            }
-            at = until;
-            end = End { len: until, rewrite_from: until, damaged_end: next.is_none() };
-        }
-        end
+        Ok(None)
     }
 
-    fn step(&self, at: usize) -> Step {
-        let place = self.segment.place(at as u32);
-        let Some(header) = self.bytes.get(at..).and_then(|rest| Header::decode(rest, place)) else {
-            return Step::BadHeader;
-        };
-        let next = at + HEADER_LEN + header.body_len as usize;
-        match self.bytes.get(at + HEADER_LEN..next) {
-            Some(body) if header.body_is_intact(body) => Step::Frame(header, next),
-            _ => Step::BadBody(header, next),
+    /// Reads everything, given the state that the segment at `base` begins with. False if something is wrong.
+    fn read_from(&self, base: usize, read: &mut Read) -> Result<bool> {
+        for known in self.known.get(..base).unwrap_or_default() {
+            let entries = match segment_index::read(self.disk, &known.id, known.len, known.slot) {
+                Some(entries) => {
+                    read.indexed.push(known.slot);
+                    entries
+                }
+                None => {
+                    let (segment, bytes) = self.content(known)?;
+                    let scan = Scan { segment: &segment, bytes: &bytes, last: false };
+                    let Some(entries) = scan.batches() else { return Ok(false) };
+                    read.verified.push(known.slot);
+                    entries
+                }
+            };
+            if !read.state.load(entries) {
+                return Ok(false);
+            }
         }
-    }
-
-    /// The frame after a damaged one.
-    fn next_header(&self, at: usize, damaged: &Step) -> Option<(u32, Header)> {
-        if let Step::BadBody(_, next) = damaged
-            && let Ok(offset) = u32::try_from(*next)
-            && let Some(header) =
-                self.bytes.get(*next..).and_then(|rest| Header::decode(rest, self.segment.place(offset)))
-        {
-            return Some((offset, header));
+        for (at, known) in self.known.iter().enumerate().skip(base) {
+            self.scan(known, at, read)?;
+            if read.state.damage.is_some() {
+                return Ok(false);
+            }
         }
-        find_header(self.bytes, at + 1, self.segment.place(0))
-    }
-
-    /// Start of the newest write of which a header behind `at` is intact.
-    fn newest_write(&self, at: usize) -> usize {
-        let mut newest = 0;
-        let mut from = at + 1;
-        while let Some((offset, header)) = find_header(self.bytes, from, self.segment.place(0)) {
-            newest = newest.max(header.group_start as usize);
-            let next = offset as usize + HEADER_LEN + header.body_len as usize;
-            from = if next <= self.bytes.len() { next } else { offset as usize + 1 };
+        if let Some(what) = read.state.missing() {
+            tracing::warn!("{what}; the whole log is read to find out why");
+            return Ok(false);
         }
-        newest
+        Ok(true)
     }
 }

@@ -1,48 +1,118 @@
 //! The files of the log.
 
-use super::frame::Place;
+use super::frame::{HEADER_LEN, Place};
+use super::segment_index;
 use super::shard::Entry;
 use crate::store::disk::{Disk, DiskFile};
-use std::collections::BTreeMap;
+use crate::store::{Lsn, ShardId};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Name of a segment. The salt is part of the name, so that no damaged byte inside can make it unreadable.
-pub fn segment_name(number: u32, salt: u64) -> String {
-    format!("{number:010}-{salt:016x}.log")
+/// Ending of a file that is not whole yet; what a crash leaves of it is removed at the next start.
+pub const UNFINISHED: &str = ".tmp";
+
+/// What the name of a segment says. Everything that decides what a file is stands in the name, so that no
+/// damaged byte inside can make it something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SegmentId {
+    /// Place in the log.
+    pub number: u32,
+    /// A compacted segment stands for the segments from this number to its own; else the number itself.
+    pub first: u32,
+    /// 0 for a segment as it was appended; a compacted one has more than each of those it stands for.
+    pub generation: u32,
+    /// Part of the checksum of every header in it.
+    pub salt: u64,
 }
 
-/// Number and salt of a segment's name.
-pub fn parse_segment_name(name: &str) -> Option<(u32, u64)> {
-    let (number, salt) = name.strip_suffix(".log")?.split_once('-')?;
-    let parsed = (number.parse().ok()?, u64::from_str_radix(salt, 16).ok()?);
-    (segment_name(parsed.0, parsed.1) == name).then_some(parsed)
+impl SegmentId {
+    /// A new segment for appends.
+    pub fn appended(number: u32) -> SegmentId {
+        SegmentId { number, first: number, generation: 0, salt: rand::random() }
+    }
+
+    /// `NUMBER-SALT.log`, or `NUMBER-SALT-FIRST-GENERATION.log` if compacted.
+    pub fn name(&self) -> String {
+        let SegmentId { number, first, generation, salt } = self;
+        if *generation == 0 {
+            format!("{number:010}-{salt:016x}.log")
+        } else {
+            format!("{number:010}-{salt:016x}-{first:010}-{generation}.log")
+        }
+    }
+
+    /// Name of the index beside it.
+    pub fn index_name(&self) -> String {
+        let mut name = self.name();
+        name.truncate(name.len() - ".log".len());
+        name + ".idx"
+    }
+
+    /// Reads a name.
+    pub fn parse(name: &str) -> Option<SegmentId> {
+        let mut parts = name.strip_suffix(".log")?.split('-');
+        let number = parts.next()?.parse().ok()?;
+        let salt = u64::from_str_radix(parts.next()?, 16).ok()?;
+        let (first, generation) = match (parts.next(), parts.next()) {
+            (None, _) => (number, 0),
+            (Some(first), generation) => (first.parse().ok()?, generation?.parse().ok()?),
+        };
+        let id = SegmentId { number, first, generation, salt };
+        (id.name() == name && first <= number).then_some(id)
+    }
+
+    /// Reads the name of an index.
+    pub fn parse_index(name: &str) -> Option<SegmentId> {
+        SegmentId::parse(&format!("{}.log", name.strip_suffix(".idx")?))
+    }
+
+    /// True for the outcome of a compaction. It was durable before it got its name and is never continued.
+    pub fn is_compacted(&self) -> bool {
+        self.generation > 0
+    }
+
+    /// True if the compaction that made this one has made `other` superfluous.
+    pub fn replaces(&self, other: &SegmentId) -> bool {
+        self.generation > other.generation && self.first <= other.first && other.number <= self.number
+    }
 }
 
 /// A segment file.
 #[derive(Debug, Clone)]
 pub struct Segment {
-    pub number: u32,
-    pub salt: u64,
+    /// What entries call it. Counts up while the process runs and means nothing on disk.
+    pub slot: u32,
+    pub id: SegmentId,
     pub file: Arc<dyn DiskFile>,
 }
 
 impl Segment {
     /// The place of a frame in this segment.
     pub fn place(&self, offset: u32) -> Place {
-        Place { segment: self.number, salt: self.salt, offset }
+        Place { segment: self.id.number, salt: self.id.salt, offset }
     }
+}
 
-    /// Its name on disk.
-    pub fn name(&self) -> String {
-        segment_name(self.number, self.salt)
-    }
+/// What is known of a segment without opening it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentUse {
+    pub slot: u32,
+    pub id: SegmentId,
+    /// Length of the file.
+    pub len: u64,
+    /// Bytes of the frames that can still be read.
+    pub live: u64,
+    /// Nothing is appended any more.
+    pub sealed: bool,
+    /// What is in it cannot all be read; it is not compacted.
+    pub damaged: bool,
 }
 
 /// Files kept open for reading; the rest is opened again when it is read.
 const OPEN_FILES: usize = 128;
 
-/// All segments and how many readable batches each holds.
+/// All segments and how much of each can still be read.
 #[derive(Debug, Default)]
 pub struct Segments {
     held: Mutex<Held>,
@@ -51,6 +121,7 @@ pub struct Segments {
 #[derive(Debug, Default)]
 struct Held {
     segments: BTreeMap<u32, HeldSegment>,
+    next_slot: u32,
     open: usize,
     /// Counts uses, to tell which was used last.
     uses: u64,
@@ -58,10 +129,35 @@ struct Held {
 
 #[derive(Debug)]
 struct HeldSegment {
-    salt: u64,
+    id: SegmentId,
     file: Option<Arc<dyn DiskFile>>,
+    len: u64,
     batches: u64,
+    live: u64,
+    /// Batches that were wanted when it turned out that they cannot be read.
+    lost: Vec<(ShardId, Lsn)>,
+    sealed: bool,
+    damaged: bool,
+    indexed: bool,
+    verified: bool,
     last_use: u64,
+}
+
+impl HeldSegment {
+    fn count(&mut self, entry: &Entry) {
+        self.batches += 1;
+        self.live += frame_len(entry);
+    }
+
+    fn discount(&mut self, entry: &Entry) {
+        self.batches = self.batches.saturating_sub(1);
+        self.live = self.live.saturating_sub(frame_len(entry));
+    }
+}
+
+/// Bytes a batch takes in its segment.
+pub fn frame_len(entry: &Entry) -> u64 {
+    HEADER_LEN as u64 + u64::from(entry.body_len)
 }
 
 impl Held {
@@ -74,9 +170,9 @@ impl Held {
         }
     }
 
-    fn keep_open(&mut self, number: u32, file: Arc<dyn DiskFile>) {
+    fn keep_open(&mut self, slot: u32, file: Arc<dyn DiskFile>) {
         self.uses += 1;
-        if let Some(segment) = self.segments.get_mut(&number) {
+        if let Some(segment) = self.segments.get_mut(&slot) {
             segment.last_use = self.uses;
             if segment.file.replace(file).is_none() {
                 self.open += 1;
@@ -93,35 +189,61 @@ impl Segments {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a segment holding nothing yet.
-    pub fn add(&self, segment: Segment) {
-        let Segment { number, salt, file } = segment;
+    fn with(&self, slot: u32, change: impl FnOnce(&mut HeldSegment)) {
+        if let Some(segment) = self.held().segments.get_mut(&slot) {
+            change(segment);
+        }
+    }
+
+    /// Adds a segment holding nothing yet. The file is closed until it is read, if it is not given.
+    pub fn add(&self, id: SegmentId, file: Option<Arc<dyn DiskFile>>, len: u64) -> u32 {
         let mut held = self.held();
-        held.segments.insert(number, HeldSegment { salt, file: None, batches: 0, last_use: 0 });
-        held.keep_open(number, file);
+        let slot = held.next_slot;
+        held.next_slot += 1;
+        let segment = HeldSegment {
+            id,
+            file: None,
+            len,
+            batches: 0,
+            live: 0,
+            lost: Vec::new(),
+            sealed: false,
+            damaged: false,
+            indexed: false,
+            verified: false,
+            last_use: 0,
+        };
+        held.segments.insert(slot, segment);
+        if let Some(file) = file {
+            held.keep_open(slot, file);
+        }
+        slot
     }
 
     /// A segment, unless it has been removed.
-    pub fn get(&self, disk: &dyn Disk, number: u32) -> io::Result<Option<Segment>> {
+    pub fn get(&self, disk: &dyn Disk, slot: u32) -> io::Result<Option<Segment>> {
         let mut held = self.held();
-        let Some(found) = held.segments.get(&number) else { return Ok(None) };
-        let salt = found.salt;
+        let Some(found) = held.segments.get(&slot) else { return Ok(None) };
+        let id = found.id;
         let file = match &found.file {
             Some(file) => Arc::clone(file),
-            None => match disk.open(&segment_name(number, salt)) {
+            None => match disk.open(&id.name()) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                 Err(error) => return Err(error),
             },
         };
-        held.keep_open(number, Arc::clone(&file));
-        Ok(Some(Segment { number, salt, file }))
+        held.keep_open(slot, Arc::clone(&file));
+        Ok(Some(Segment { slot, id, file }))
     }
 
-    /// Counts a batch that can be read.
-    pub fn hold(&self, number: u32) {
-        if let Some(segment) = self.held().segments.get_mut(&number) {
-            segment.batches += 1;
+    /// Counts batches that can be read.
+    pub fn hold<'a>(&self, entries: impl IntoIterator<Item = &'a Entry>) {
+        let mut held = self.held();
+        for entry in entries {
+            if let Some(segment) = held.segments.get_mut(&entry.segment) {
+                segment.count(entry);
+            }
         }
     }
 
@@ -130,33 +252,108 @@ impl Segments {
         let mut held = self.held();
         for entry in entries {
             if let Some(segment) = held.segments.get_mut(&entry.segment) {
-                segment.batches = segment.batches.saturating_sub(1);
+                segment.discount(entry);
             }
         }
     }
 
-    /// True if nothing in the segment can be read any more.
-    pub fn is_dead(&self, number: u32) -> bool {
-        self.held().segments.get(&number).is_none_or(|segment| segment.batches == 0)
+    /// Nothing will be appended to the segment; it ends at `len`.
+    pub fn seal(&self, slot: u32, len: u64) {
+        self.with(slot, |segment| (segment.sealed, segment.len) = (true, len));
     }
 
-    /// Removes the files of all dead segments but `active`. What a crash brings back is removed again at the
-    /// next occasion.
-    pub fn remove_dead(&self, disk: &dyn Disk, active: u32) -> io::Result<()> {
-        let dead: Vec<(u32, u64)> = self
-            .held()
+    /// A batch cannot be read. The file stays for whoever can, until the batch is not wanted any more.
+    pub fn lose(&self, shard: ShardId, entry: &Entry) {
+        self.with(entry.segment, |segment| {
+            segment.damaged = true;
+            segment.lost.push((shard, entry.lsn));
+            segment.discount(entry);
+        });
+    }
+
+    /// Something in the segment cannot be read.
+    pub fn mark_damaged(&self, slot: u32) {
+        self.with(slot, |segment| segment.damaged = true);
+    }
+
+    /// The file beside the segment is there.
+    pub fn mark_indexed(&self, slot: u32) {
+        self.with(slot, |segment| segment.indexed = true);
+    }
+
+    /// Every byte of the segment that matters was compared with its checksum.
+    pub fn mark_verified(&self, slot: u32) {
+        self.with(slot, |segment| segment.verified = true);
+    }
+
+    /// All segments in log order.
+    pub fn in_order(&self) -> Vec<SegmentUse> {
+        self.ordered(|_| true)
+    }
+
+    /// Sealed segments without an index beside them.
+    pub fn without_index(&self) -> Vec<SegmentUse> {
+        self.ordered(|segment| segment.sealed && !segment.indexed)
+    }
+
+    /// Sealed segments of which nobody has compared all checksums since the start.
+    pub fn unverified(&self) -> Vec<SegmentUse> {
+        self.ordered(|segment| segment.sealed && !segment.verified && !segment.damaged)
+    }
+
+    fn ordered(&self, wanted: impl Fn(&HeldSegment) -> bool) -> Vec<SegmentUse> {
+        let held = self.held();
+        let mut found: Vec<SegmentUse> = held
             .segments
             .iter()
-            .filter(|(number, segment)| segment.batches == 0 && **number != active)
-            .map(|(number, segment)| (*number, segment.salt))
+            .filter(|(_, segment)| wanted(segment))
+            .map(|(&slot, &HeldSegment { id, len, live, sealed, damaged, .. })| SegmentUse {
+                slot,
+                id,
+                len,
+                live,
+                sealed,
+                damaged,
+            })
             .collect();
-        for (number, salt) in dead {
-            match disk.remove(&segment_name(number, salt)) {
+        found.sort_by_key(|segment| segment.id);
+        found
+    }
+
+    /// Number of each segment by its slot.
+    pub fn numbers(&self) -> HashMap<u32, u32> {
+        self.held().segments.iter().map(|(&slot, segment)| (slot, segment.id.number)).collect()
+    }
+
+    /// True if nothing in the segment can be read any more.
+    pub fn is_dead(&self, slot: u32) -> bool {
+        self.held().segments.get(&slot).is_none_or(|segment| segment.batches == 0)
+    }
+
+    /// Removes the files of sealed segments without batches that are wanted; `wanted` tells that of lost ones.
+    /// What a crash brings back is removed again at the next occasion.
+    pub fn remove_dead(&self, disk: &dyn Disk, wanted: impl Fn(ShardId, Lsn) -> bool) -> io::Result<()> {
+        let mut held = self.held();
+        for segment in held.segments.values_mut().filter(|segment| !segment.lost.is_empty()) {
+            segment.lost.retain(|(shard, lsn)| wanted(*shard, *lsn));
+        }
+        let is_dead =
+            |segment: &HeldSegment| segment.sealed && segment.batches == 0 && segment.lost.is_empty();
+        let dead: Vec<(u32, SegmentId)> = held
+            .segments
+            .iter()
+            .filter(|(_, segment)| is_dead(segment))
+            .map(|(slot, segment)| (*slot, segment.id))
+            .collect();
+        drop(held);
+        for (slot, id) in dead {
+            segment_index::remove(disk, &id)?;
+            match disk.remove(&id.name()) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
             let mut held = self.held();
-            if held.segments.remove(&number).is_some_and(|segment| segment.file.is_some()) {
+            if held.segments.remove(&slot).is_some_and(|segment| segment.file.is_some()) {
                 held.open -= 1;
             }
         }
@@ -173,33 +370,59 @@ mod tests {
     fn only_so_many_files_stay_open_and_the_rest_is_opened_again() {
         let disk = FaultDisk::new();
         let segments = Segments::default();
+        let entry = |slot| Entry { lsn: 1, time_ms: 0, segment: slot, offset: 0, body_len: 0, records: 1 };
         for number in 0..OPEN_FILES as u32 + 10 {
-            let file = disk.create(&segment_name(number, 7)).unwrap();
+            let id = SegmentId::appended(number);
+            let file = disk.create(&id.name()).unwrap();
             file.write_at(0, &number.to_le_bytes()).unwrap();
-            segments.add(Segment { number, salt: 7, file });
-            segments.hold(number);
+            let slot = segments.add(id, Some(file), 4);
+            segments.hold([&entry(slot)]);
+            segments.seal(slot, 4);
         }
         assert_eq!(segments.held().open, OPEN_FILES);
-        for number in 0..OPEN_FILES as u32 + 10 {
-            let segment = segments.get(&disk, number).unwrap().unwrap();
+        for slot in 0..OPEN_FILES as u32 + 10 {
+            let segment = segments.get(&disk, slot).unwrap().unwrap();
             let mut content = [0; 4];
             segment.file.read_at(0, &mut content).unwrap();
-            assert_eq!(u32::from_le_bytes(content), number);
+            assert_eq!(u32::from_le_bytes(content), segment.id.number);
         }
         assert_eq!(segments.held().open, OPEN_FILES);
-        let entry = Entry { lsn: 1, time_ms: 0, segment: 3, offset: 0, body_len: 0, records: 1 };
-        segments.release([&entry]);
-        segments.remove_dead(&disk, 0).unwrap();
+        segments.release([&entry(3)]);
+        segments.remove_dead(&disk, |_, _| true).unwrap();
         assert!(segments.get(&disk, 3).unwrap().is_none() && segments.get(&disk, 4).unwrap().is_some());
         assert_eq!(disk.list().unwrap().len(), OPEN_FILES + 9);
     }
 
     #[test]
     fn names_round_trip_and_sort_by_number() {
-        assert_eq!(parse_segment_name(&segment_name(7, u64::MAX)), Some((7, u64::MAX)));
-        assert!(segment_name(9, 5) < segment_name(10, 1));
-        for foreign in ["7.log", "meta.redb", "0000000007-00000000000000zz.log", "7-1.log"] {
-            assert_eq!(parse_segment_name(foreign), None);
+        let appended = SegmentId { number: 7, first: 7, generation: 0, salt: u64::MAX };
+        let compacted = SegmentId { number: 9, first: 7, generation: 3, salt: 1 };
+        for id in [appended, compacted] {
+            assert_eq!(SegmentId::parse(&id.name()), Some(id));
+            assert_eq!(SegmentId::parse_index(&id.index_name()), Some(id));
         }
+        assert!(SegmentId { number: 10, ..appended }.name() > SegmentId { number: 9, ..appended }.name());
+        assert!(SegmentId { number: 10, salt: 0, ..appended }.name() > compacted.name());
+        for foreign in [
+            "7.log",
+            "meta.redb",
+            "0000000007-00000000000000zz.log",
+            "7-1.log",
+            "0000000007-0000000000000001-0000000009-1.log",
+            "0000000007-0000000000000001-0000000007.log",
+            "0000000007-0000000000000001-0000000007-0.log",
+            "0000000007-0000000000000001-0000000007-1-1.log",
+        ] {
+            assert_eq!(SegmentId::parse(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_compacted_segment_replaces_what_lies_inside_it_and_is_older() {
+        let id = |first, number, generation| SegmentId { number, first, generation, salt: 0 };
+        assert!(id(7, 9, 1).replaces(&id(8, 8, 0)) && id(7, 9, 1).replaces(&id(9, 9, 0)));
+        assert!(id(7, 9, 2).replaces(&id(7, 9, 1)));
+        assert!(!id(7, 9, 1).replaces(&id(10, 10, 0)) && !id(7, 9, 1).replaces(&id(7, 9, 1)));
+        assert!(!id(7, 9, 1).replaces(&id(6, 8, 0)));
     }
 }

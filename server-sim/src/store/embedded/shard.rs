@@ -1,19 +1,24 @@
 //! One shard in memory: where its batches are, who wrote them, what is on its way to the disk.
 
 use super::snapshot::ShardSnapshot;
-use crate::store::producer_table::{ProducerLimits, ProducerTable};
+use crate::store::producer_table::{ProducerLimits, ProducerTable, Verdict};
 use crate::store::{
     Appended, FIRST_LSN, Gap, GapKind, Lsn, ProducerStamp, ReadLimits, Result, ShardSpec, StoreError,
 };
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::{oneshot, watch};
+
+/// Room a shard keeps although it does not need it at the moment, in batches.
+const SPARE_ENTRIES: usize = 64;
 
 /// Where a durable batch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
     pub lsn: Lsn,
     pub time_ms: u64,
+    /// Slot of the segment.
     pub segment: u32,
     /// Offset of the frame in the segment.
     pub offset: u32,
@@ -50,7 +55,8 @@ pub struct Shard {
 pub struct ShardState {
     accepted_lsn: Lsn,
     accepted_time_ms: u64,
-    accepted_producers: ProducerTable,
+    /// `None` while it says no more than `producers`.
+    accepted_producers: Option<ProducerTable>,
     pending: VecDeque<Pending>,
     /// Grows when pending batches fail; those of an older generation must not be written any more.
     generation: u64,
@@ -61,7 +67,7 @@ pub struct ShardState {
     time_ms: u64,
     trimmed: Lsn,
     producers: ProducerTable,
-    /// By LSN; what is missing between `trimmed` and `tail` is lost.
+    /// By LSN, which is log order, too; what is missing between `trimmed` and `tail` is lost.
     index: VecDeque<Entry>,
     watch: Option<watch::Sender<Lsn>>,
 }
@@ -96,7 +102,7 @@ impl Shard {
             state: Mutex::new(ShardState {
                 accepted_lsn: tail,
                 accepted_time_ms: time_ms,
-                accepted_producers: producers.clone(),
+                accepted_producers: None,
                 pending: VecDeque::new(),
                 generation: 0,
                 deleting: false,
@@ -146,8 +152,11 @@ impl Shard {
         }
         let time_ms = state.accepted_time_ms.max(now_ms);
         if let Some(stamp) = stamp {
-            use crate::store::producer_table::Verdict;
-            if let Verdict::Repeat(known) = state.accepted_producers.check(stamp, limits, time_ms)? {
+            let verdict = state.accepted_producers().check(stamp, limits, time_ms);
+            if state.pending.is_empty() && verdict != Ok(Verdict::Store) {
+                state.settle();
+            }
+            if let Verdict::Repeat(known) = verdict? {
                 let appended =
                     Appended { lsn: known.lsn, records: known.records, time_ms: known.time_ms, repeat: true };
                 return Ok(match state.wait_for(known.lsn) {
@@ -161,7 +170,7 @@ impl Shard {
         state.accepted_lsn = lsn;
         state.accepted_time_ms = time_ms;
         if let Some(stamp) = stamp {
-            state.accepted_producers.record(stamp, lsn, records, time_ms);
+            state.accepted_producers().record(stamp, lsn, records, time_ms);
         }
         let (sender, reply) = oneshot::channel();
         state.pending.push_back(Pending {
@@ -194,6 +203,9 @@ impl Shard {
                     let _ = waiter.reply.send(Ok(Appended { repeat: waiter.repeat, ..pending.appended }));
                 }
             }
+        }
+        if state.pending.is_empty() {
+            state.settle();
         }
         true
     }
@@ -235,17 +247,54 @@ impl Shard {
         let up_to = up_to.min(state.tail);
         state.trimmed = state.trimmed.max(up_to);
         let dead = state.index.partition_point(|entry| entry.lsn <= up_to);
-        state.index.drain(..dead).collect()
+        let gone = state.index.drain(..dead).collect();
+        // A shard that was busy once does not keep the memory of that for ever.
+        if state.index.capacity() > 2 * state.index.len() + SPARE_ENTRIES {
+            let len = state.index.len();
+            state.index.shrink_to(len + SPARE_ENTRIES / 2);
+        }
+        gone
     }
 
     /// Takes a batch out of the index because it cannot be read; from now on it is a gap. False if it was
-    /// gone already.
-    pub fn lose(&self, lsn: Lsn) -> bool {
+    /// gone already, or is somewhere else by now.
+    pub fn lose(&self, lost: &Entry) -> bool {
         let mut state = self.state();
-        match state.index.binary_search_by_key(&lsn, |entry| entry.lsn) {
-            Ok(at) => state.index.remove(at).is_some(),
-            Err(_) => false,
+        match state.find(lost.lsn) {
+            Some((at, entry)) if entry == *lost => state.index.remove(at).is_some(),
+            _ => false,
         }
+    }
+
+    /// Batches in segments whose number, as `number` tells it by slot, is in the range.
+    pub fn entries_in(&self, segments: RangeInclusive<u32>, number: impl Fn(u32) -> u32) -> Vec<Entry> {
+        let state = self.state();
+        let from = state.index.partition_point(|entry| number(entry.segment) < *segments.start());
+        let within = |entry: &&Entry| number(entry.segment) <= *segments.end();
+        state.index.range(from..).take_while(within).copied().collect()
+    }
+
+    /// Batches that were copied are read from their new place from now on. `moves` pairs what was copied with
+    /// its copy, by LSN. Returns the places nobody refers to any more: the old one of each batch, or the copy of
+    /// one that went away meanwhile.
+    pub fn relocate(&self, moves: &[(Entry, Entry)]) -> Vec<Entry> {
+        let mut state = self.state();
+        let mut free = Vec::with_capacity(moves.len());
+        let first = moves.first().map_or(0, |(from, _)| from.lsn);
+        let mut at = state.index.partition_point(|entry| entry.lsn < first);
+        for (from, to) in moves {
+            while state.index.get(at).is_some_and(|entry| entry.lsn < from.lsn) {
+                at += 1;
+            }
+            match state.index.get_mut(at) {
+                Some(entry) if entry == from => {
+                    *entry = *to;
+                    free.push(*from);
+                }
+                _ => free.push(*to),
+            }
+        }
+        free
     }
 
     /// Last durable LSN.
@@ -299,6 +348,23 @@ impl Shard {
 }
 
 impl ShardState {
+    fn accepted_producers(&mut self) -> &mut ProducerTable {
+        self.accepted_producers.get_or_insert_with(|| self.producers.clone())
+    }
+
+    /// Nothing is pending: what was accepted is what is durable.
+    fn settle(&mut self) {
+        self.accepted_producers = None;
+        if self.pending.capacity() > SPARE_ENTRIES {
+            self.pending = VecDeque::new();
+        }
+    }
+
+    fn find(&self, lsn: Lsn) -> Option<(usize, Entry)> {
+        let at = self.index.binary_search_by_key(&lsn, |entry| entry.lsn).ok()?;
+        self.index.get(at).map(|entry| (at, *entry))
+    }
+
     fn wait_for(&mut self, lsn: Lsn) -> Option<oneshot::Receiver<Result<Appended>>> {
         let at = self.pending.binary_search_by_key(&lsn, |pending| pending.appended.lsn).ok()?;
         let pending = self.pending.get_mut(at)?;
@@ -315,7 +381,7 @@ impl ShardState {
         self.generation += 1;
         self.accepted_lsn = self.tail;
         self.accepted_time_ms = self.time_ms;
-        self.accepted_producers = self.producers.clone();
+        self.accepted_producers = None;
         for waiter in self.pending.drain(..).flat_map(|pending| pending.waiters) {
             let _ = waiter.reply.send(Err(error.clone()));
         }

@@ -3,8 +3,9 @@
 //! Every segment begins with the state of all shards, so that older segments can go as soon as nothing in them
 //! is wanted, whatever control frames they hold.
 
+use super::frame::Kind;
 use crate::store::producer_table::ProducerTable;
-use crate::store::{Lsn, ShardId, ShardSpec};
+use crate::store::{FIRST_LSN, Lsn, ShardId, ShardSpec, varint};
 
 /// The durable state of one shard, its data aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,36 +22,81 @@ pub struct ShardSnapshot {
     pub producers: ProducerTable,
 }
 
-/// Body of a `Snapshot` frame.
+/// Body of a `Snapshot` frame: of each shard its id, then as varints retention, batches ever appended, how many
+/// of them are not trimmed, time of the last, and its table of producers.
 pub fn encode_snapshot<'a>(shards: impl Iterator<Item = &'a ShardSnapshot>) -> Vec<u8> {
     let mut out = Vec::new();
     for shard in shards {
         out.extend(shard.spec.shard.to_le_bytes());
-        out.extend(shard.spec.retention_secs.to_le_bytes());
-        out.extend(shard.trimmed.to_le_bytes());
-        out.extend(shard.tail.to_le_bytes());
-        out.extend(shard.time_ms.to_le_bytes());
+        varint::put(&mut out, u64::from(shard.spec.retention_secs));
+        varint::put(&mut out, shard.tail.wrapping_sub(FIRST_LSN - 1));
+        varint::put(&mut out, shard.tail.wrapping_sub(shard.trimmed));
+        varint::put(&mut out, shard.time_ms);
         shard.producers.encode(&mut out);
     }
     out
 }
 
-/// Reads the body of a `Snapshot` frame.
-pub fn decode_snapshot(mut input: &[u8]) -> Option<Vec<ShardSnapshot>> {
+/// Reads the body of a snapshot frame of that kind.
+pub fn decode_snapshot(kind: Kind, mut input: &[u8]) -> Option<Vec<ShardSnapshot>> {
     let mut shards = Vec::new();
     while !input.is_empty() {
-        shards.push(ShardSnapshot {
-            spec: ShardSpec {
-                shard: u64::from_le_bytes(take(&mut input)?),
-                retention_secs: u32::from_le_bytes(take(&mut input)?),
-            },
-            trimmed: u64::from_le_bytes(take(&mut input)?),
-            tail: u64::from_le_bytes(take(&mut input)?),
-            time_ms: u64::from_le_bytes(take(&mut input)?),
-            producers: ProducerTable::decode(&mut input)?,
+        shards.push(match kind {
+            Kind::SnapshotV1 => decode_shard_v1(&mut input)?,
+            _ => decode_shard(&mut input)?,
         });
     }
     Some(shards)
+}
+
+fn decode_shard(input: &mut &[u8]) -> Option<ShardSnapshot> {
+    let shard = u64::from_le_bytes(take(input)?);
+    let retention_secs = varint::take_u32(input)?;
+    let tail = varint::take(input)?.wrapping_add(FIRST_LSN - 1);
+    Some(ShardSnapshot {
+        spec: ShardSpec { shard, retention_secs },
+        trimmed: tail.wrapping_sub(varint::take(input)?),
+        tail,
+        time_ms: varint::take(input)?,
+        producers: ProducerTable::decode(input)?,
+    })
+}
+
+fn decode_shard_v1(input: &mut &[u8]) -> Option<ShardSnapshot> {
+    Some(ShardSnapshot {
+        spec: ShardSpec {
+            shard: u64::from_le_bytes(take(input)?),
+            retention_secs: u32::from_le_bytes(take(input)?),
+        },
+        trimmed: u64::from_le_bytes(take(input)?),
+        tail: u64::from_le_bytes(take(input)?),
+        time_ms: u64::from_le_bytes(take(input)?),
+        producers: ProducerTable::decode_v1(input)?,
+    })
+}
+
+/// Length of a snapshot's body as format 1 wrote it.
+pub fn snapshot_len_v1<'a>(shards: impl Iterator<Item = &'a ShardSnapshot>) -> usize {
+    shards.map(|shard| 36 + shard.producers.len_v1()).sum()
+}
+
+/// Body of a `Trims` frame.
+pub fn encode_trims(trims: &[(ShardId, Lsn)]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(trims.len() * 16);
+    for (shard, up_to) in trims {
+        out.extend(shard.to_le_bytes());
+        out.extend(up_to.to_le_bytes());
+    }
+    out
+}
+
+/// Reads the body of a `Trims` frame.
+pub fn decode_trims(mut input: &[u8]) -> Option<Vec<(ShardId, Lsn)>> {
+    let mut trims = Vec::new();
+    while !input.is_empty() {
+        trims.push((u64::from_le_bytes(take(&mut input)?), u64::from_le_bytes(take(&mut input)?)));
+    }
+    Some(trims)
 }
 
 /// Body of a `Create` frame.

@@ -1,10 +1,12 @@
 //! The whole store against disks that fail.
 
+mod compaction;
 mod damage;
 mod durability;
 #[cfg(unix)]
 mod kill;
 mod meta;
+mod opening;
 mod producers;
 
 use super::{EmbeddedOptions, EmbeddedStore};

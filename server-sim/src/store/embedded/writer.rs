@@ -1,15 +1,23 @@
 //! The one thread that writes: takes what has gathered, writes it at once, syncs, then tells everybody.
 
 use super::Shared;
-use super::frame::{HEADER_LEN, Header, Kind};
+use super::frame::{HEADER_LEN, Header, Kind, Place};
 use super::queue::{BatchItem, Control, ControlItem, Item};
-use super::segments::{Segment, segment_name};
+use super::segments::{Segment, SegmentId, Segments};
 use super::shard::{Entry, Shard};
-use super::snapshot::{encode_ids, encode_snapshot, encode_specs};
+use super::snapshot::{encode_ids, encode_snapshot, encode_specs, encode_trims};
 use crate::store::disk::Disk;
 use crate::store::{Result, StoreError};
 use std::io;
 use std::sync::Arc;
+
+/// A segment is at least this many times as long as the state of all shards that it begins with, so that a large
+/// state is not most of what is written.
+const TIMES_ITS_START: u64 = 8;
+/// A state up to this length does not lengthen segments.
+const SMALL_START: u64 = 1 << 20;
+/// No segment is planned to grow beyond this; offsets have 32 bits.
+const LONGEST_SEGMENT: u64 = 3 << 30;
 
 /// Writes the log until the queue ends.
 #[derive(Debug)]
@@ -18,6 +26,8 @@ pub struct Writer {
     active: Segment,
     /// Where the next group goes.
     len: u64,
+    /// The segment is full at this length.
+    full: u64,
     buffer: Vec<u8>,
 }
 
@@ -38,7 +48,8 @@ struct Placed {
 impl Writer {
     /// A writer that continues `active` at `len`.
     pub fn new(shared: Arc<Shared>, active: Segment, len: u64) -> Writer {
-        Writer { shared, active, len, buffer: Vec::new() }
+        let full = full_length(&shared, segment_start_len(&shared.encode_snapshot()));
+        Writer { shared, active, len, full, buffer: Vec::new() }
     }
 
     /// Works until the queue is closed or something fails for good.
@@ -47,7 +58,7 @@ impl Writer {
         let _ending = Ending(Arc::clone(&self.shared));
         while let Some(items) = self.shared.queue.take(self.shared.options.group_bytes) {
             if let Err(error) = self.write_group(items) {
-                tracing::error!(segment = self.active.number, offset = self.len, %error, "the log takes no more writes");
+                tracing::error!(segment = self.active.id.number, offset = self.len, %error, "the log takes no more writes");
                 self.shared.stop(error);
                 return;
             }
@@ -67,11 +78,15 @@ impl Writer {
         if items.is_empty() {
             return Ok(());
         }
-        if self.len >= u64::from(self.shared.options.segment_bytes) {
+        if self.len >= self.full {
             match self.roll() {
                 Ok(()) => {}
                 // The old segment can still take the group if there is room for it.
-                Err(Failure::Refused(error)) => tracing::warn!(%error, "no new segment yet"),
+                Err(Failure::Refused(error)) => {
+                    tracing::warn!(%error, "no new segment yet");
+                    // Not with every group: putting the state of all shards together takes time.
+                    self.full = self.len + u64::from(self.shared.options.segment_bytes / 16);
+                }
                 Err(Failure::Fatal(error)) => return Err(fail(items, error)),
             }
         }
@@ -185,8 +200,8 @@ impl Writer {
                 }
             }
         }
-        // Whoever trims finds the space free.
-        let result = if freed { self.free_segments() } else { Ok(()) };
+        // Whoever trims removes what is dead, and must find that the active segment can go, too.
+        let result = if freed { self.leave_dead_segment() } else { Ok(()) };
         for item in done {
             let _ = item.done.send(Ok(()));
         }
@@ -197,13 +212,13 @@ impl Writer {
         let entry = Entry {
             lsn: batch.lsn,
             time_ms: batch.time_ms,
-            segment: self.active.number,
+            segment: self.active.slot,
             offset,
             body_len: batch.bytes.len() as u32,
             records: batch.records,
         };
         // Counted before it can be seen, so that a trim never counts it down first.
-        self.shared.segments.hold(entry.segment);
+        self.shared.segments.hold([&entry]);
         if !batch.shard.complete(entry, batch.producer.as_ref(), &self.shared.options.producers) {
             self.shared.segments.release([&entry]);
         }
@@ -223,32 +238,27 @@ impl Writer {
                     self.shared.segments.release(&shard.delete());
                 }
             }
-            Control::Trim { shard, up_to } => {
-                if let Some(shard) = self.shared.find(*shard) {
-                    self.shared.segments.release(&shard.trim(*up_to));
+            Control::Trim(trims) => {
+                for (shard, up_to) in trims {
+                    if let Some(shard) = self.shared.find(*shard) {
+                        self.shared.segments.release(&shard.trim(*up_to));
+                    }
                 }
             }
         }
     }
 
-    /// Removes segments nobody can read from, the active one (by starting another) if it is worth it.
-    fn free_segments(&mut self) -> Result<()> {
+    /// Starts another segment if nobody can read anything from this one and that is worth it.
+    fn leave_dead_segment(&mut self) -> Result<()> {
         let worth = u64::from(self.shared.options.segment_bytes / 16);
-        if self.len > worth && self.shared.segments.is_dead(self.active.number) {
+        if self.len > worth && self.shared.segments.is_dead(self.active.slot) {
             match self.roll() {
                 Ok(()) => return Ok(()),
                 Err(Failure::Refused(error)) => tracing::warn!(%error, "no new segment yet"),
                 Err(Failure::Fatal(error)) => return Err(error),
             }
         }
-        self.remove_dead();
         Ok(())
-    }
-
-    fn remove_dead(&self) {
-        if let Err(error) = self.shared.segments.remove_dead(&*self.shared.disk, self.active.number) {
-            tracing::warn!(%error, "a dead segment of the log could not be removed; it will be tried again");
-        }
     }
 
     /// Starts a new segment with the state of all shards, written twice: it may outlive all other copies.
@@ -260,16 +270,23 @@ impl Writer {
                 "a new segment needs {needed} bytes"
             ))));
         }
+        if needed > LONGEST_SEGMENT {
+            return Err(Failure::Refused(StoreError::DiskFull(format!(
+                "the state of all shards takes {needed} bytes, which is more than a segment may hold; delete shards, \
+                 or let fewer producers write to each"
+            ))));
+        }
         let number =
-            self.active.number.checked_add(1).ok_or_else(|| {
+            self.active.id.number.checked_add(1).ok_or_else(|| {
                 Failure::Refused(StoreError::DiskFull("all segment numbers are used".into()))
             })?;
-        match create_segment(&*self.shared.disk, number, &snapshot) {
+        match create_segment(&*self.shared.disk, &self.shared.segments, number, &snapshot) {
             Ok((segment, len)) => {
-                self.shared.segments.add(segment.clone());
+                self.shared.segments.seal(self.active.slot, self.len);
                 self.active = segment;
                 self.len = len;
-                self.remove_dead();
+                self.full = full_length(&self.shared, needed);
+                self.shared.housekeeping.notify_one();
                 Ok(())
             }
             Err((error, left_behind)) => {
@@ -299,9 +316,30 @@ impl Writer {
     }
 }
 
+/// When a segment that begins with so many bytes of state is full.
+fn full_length(shared: &Shared, start_len: u64) -> u64 {
+    let wanted = u64::from(shared.options.segment_bytes);
+    if start_len <= SMALL_START {
+        return wanted;
+    }
+    wanted.max(start_len.saturating_mul(TIMES_ITS_START)).min(LONGEST_SEGMENT)
+}
+
 /// Length of a segment that holds nothing but its first frames.
 pub fn segment_start_len(snapshot: &[u8]) -> u64 {
     2 * (snapshot.len() as u64 + HEADER_LEN as u64)
+}
+
+/// The first frames of a segment: `snapshot`, twice.
+pub fn segment_start(id: &SegmentId, snapshot: &[u8]) -> io::Result<Vec<u8>> {
+    let mut start = Vec::with_capacity(2 * (snapshot.len() + HEADER_LEN));
+    for _ in 0..2 {
+        let offset = u32::try_from(start.len()).map_err(io::Error::other)?;
+        let header = Header::control(Kind::Snapshot, 0, snapshot);
+        start.extend_from_slice(&header.encode(Place { segment: id.number, salt: id.salt, offset }));
+        start.extend_from_slice(snapshot);
+    }
+    Ok(start)
 }
 
 /// Makes a durable segment that holds `snapshot` twice; returns it and its length.
@@ -310,31 +348,27 @@ pub fn segment_start_len(snapshot: &[u8]) -> u64 {
 /// What failed, and whether anything of the segment may be left on the disk.
 pub fn create_segment(
     disk: &dyn Disk,
+    segments: &Segments,
     number: u32,
     snapshot: &[u8],
 ) -> Result<(Segment, u64), (io::Error, bool)> {
-    let salt = rand::random();
-    let name = segment_name(number, salt);
+    let id = SegmentId::appended(number);
+    let name = id.name();
+    let start = segment_start(&id, snapshot).map_err(|error| (error, false))?;
     let file = disk.create(&name).map_err(|error| (error, false))?;
-    let segment = Segment { number, salt, file };
     let write = || {
-        let mut buffer = Vec::new();
-        for _ in 0..2 {
-            let offset = u32::try_from(buffer.len()).map_err(io::Error::other)?;
-            let header = Header::control(Kind::Snapshot, 0, snapshot);
-            buffer.extend_from_slice(&header.encode(segment.place(offset)));
-            buffer.extend_from_slice(snapshot);
-        }
-        segment.file.write_at(0, &buffer)?;
-        segment.file.sync_data()?;
-        disk.sync_dir()?;
-        Ok(buffer.len() as u64)
+        file.write_at(0, &start)?;
+        file.sync_data()?;
+        disk.sync_dir()
     };
     match write() {
-        Ok(len) => Ok((segment, len)),
+        Ok(()) => {
+            let len = start.len() as u64;
+            let slot = segments.add(id, Some(Arc::clone(&file)), len);
+            Ok((Segment { slot, id, file }, len))
+        }
         Err(error) => {
-            let undone =
-                segment.file.truncate(0).and_then(|()| disk.remove(&name)).and_then(|()| disk.sync_dir());
+            let undone = file.truncate(0).and_then(|()| disk.remove(&name)).and_then(|()| disk.sync_dir());
             Err((error, undone.is_err()))
         }
     }
@@ -372,10 +406,13 @@ fn control_frame(control: &Control, group_start: u32) -> (Header, Vec<u8>) {
         Control::Delete(shards) => {
             (Kind::Delete, encode_ids(&shards.iter().map(|shard| shard.spec.shard).collect::<Vec<_>>()))
         }
-        Control::Trim { .. } => (Kind::Trim, Vec::new()),
+        Control::Trim(trims) if trims.len() == 1 => (Kind::Trim, Vec::new()),
+        Control::Trim(trims) => (Kind::Trims, encode_trims(trims)),
     };
     let mut header = Header::control(kind, group_start, &body);
-    if let Control::Trim { shard, up_to } = control {
+    if let (Kind::Trim, Control::Trim(trims)) = (kind, control)
+        && let Some((shard, up_to)) = trims.first()
+    {
         header.shard = *shard;
         header.lsn = *up_to;
     }
