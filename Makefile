@@ -5,7 +5,7 @@ help:
 	@echo "make demo   real rows through every language and back, with a SIGKILL in between"
 	@echo "make test   all tests of all languages"
 	@echo "make lint   formatters and linters"
-	@echo "make bench  figures of the storage engine beside the disk's own, in a few minutes"
+	@echo "make bench  figures of the server's core on this machine, in a few minutes"
 	@echo "make docs   API documentation of the Rust crates, in target/doc"
 	@echo "make setup  what the others need (they run it themselves)"
 
@@ -23,7 +23,7 @@ lint:
 	@dev/lint.sh
 
 bench:
-	cargo bench -p hstream-server --bench store
+	cargo bench -p hstream-server --bench store --bench subscription_window
 
 docs:
 	cargo doc --no-deps
