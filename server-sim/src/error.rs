@@ -112,6 +112,10 @@ classes! {
     SubscriptionNotFound => NotFound, SubscriptionNotFound, "SubscriptionNotFound";
     /// No such shard.
     ShardNotFound => NotFound, InternalError, "ShardNotFound";
+    /// No such query.
+    QueryNotFound => NotFound, QueryNotFound, "QueryNotFound";
+    /// No such connector.
+    ConnectorNotFound => NotFound, ConnectorNotFound, "ConnectorNotFound";
     /// No such view.
     ViewNotFound => NotFound, QueryNotFound, "ViewNotFound";
     /// The owner does not advertise the listener the request came through.

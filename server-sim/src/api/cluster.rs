@@ -7,9 +7,8 @@ use crate::listener::{Address, ListenerKey};
 use crate::node::NodeContext;
 use crate::stream::check_lookup_id;
 use hstreamdb_proto::api::{self as wire, NodeState, ResourceType};
-use serde_json::json;
 use std::sync::Arc;
-use tonic::{Code, Extensions, Request, Response};
+use tonic::{Extensions, Request, Response};
 
 /// What `DescribeCluster` calls the protocol.
 const PROTOCOL_VERSION: &str = "0.1.0";
@@ -58,7 +57,7 @@ fn at(node: &NodeContext, address: &Address) -> wire::ServerNode {
 }
 
 /// This node as a client of that listener reaches it.
-fn this(node: &NodeContext, through: Option<&str>) -> Result<wire::ServerNode> {
+pub(super) fn this(node: &NodeContext, through: Option<&str>) -> Result<wire::ServerNode> {
     match node.advertised.through(through).first() {
         Some(address) => Ok(at(node, address)),
         None => Err(ServerError::new(Class::NodesNotFound, "Got empty nodes")),
@@ -123,36 +122,4 @@ pub(super) async fn lookup_resource(
         return Err(ServerError::new(Class::ViewNotFound, request.res_id));
     }
     this(node, through.as_deref())
-}
-
-/// The commands an operator needs to see that the node is there. The answer is a JSON text.
-pub(super) async fn admin_command(
-    node: &Arc<NodeContext>,
-    request: wire::AdminCommandRequest,
-) -> Result<wire::AdminCommandResponse> {
-    let words: Vec<&str> = request.command.split_whitespace().collect();
-    let answer = match &words[..] {
-        ["server", "status"] => json!({ "type": "table", "content": {
-            "headers": ["Node ID", "State", "Address"],
-            "rows": [[
-                node.config.server_id.to_string(),
-                "Running",
-                format!("{}:{}", node.advertised.main.host, node.advertised.main.port),
-            ]],
-        }}),
-        ["server", "init"] => {
-            json!({ "type": "plain", "content": "Server successfully received init signal" })
-        }
-        ["server", "ready"] => json!({ "type": "plain", "content": "Cluster is ready" }),
-        _ => {
-            let command: String = request.command.chars().take(80).collect();
-            return Err(ServerError::plain(
-                Code::Internal,
-                format!(
-                    "this server has no command {command:?}; it has: server status, server init, server ready"
-                ),
-            ));
-        }
-    };
-    Ok(wire::AdminCommandResponse { result: answer.to_string() })
 }

@@ -1,6 +1,7 @@
 //! The wire: one file per family of calls, translating between messages and the domain. Errors of the
 //! domain become gRPC statuses here and nowhere else.
 
+mod admin;
 mod append;
 mod cluster;
 mod reading;
@@ -249,11 +250,15 @@ service! {
         read_shard(ReadShardRequest) -> wire::ReadShardResponse = shard_reader::read;
         list_shard_readers(ListShardReadersRequest) -> wire::ListShardReadersResponse = shard_reader::list;
         delete_shard_reader(DeleteShardReaderRequest) -> () = shard_reader::delete;
-        send_admin_command(AdminCommandRequest) -> wire::AdminCommandResponse = cluster::admin_command;
         get_stats(GetStatsRequest) -> wire::GetStatsResponse = stats::get;
+        per_stream_time_series_stats(PerStreamTimeSeriesStatsRequest) -> wire::PerStreamTimeSeriesStatsResponse
+            = stats::time_series;
+        per_stream_time_series_stats_all(PerStreamTimeSeriesStatsAllRequest)
+            -> wire::PerStreamTimeSeriesStatsAllResponse = stats::time_series_of_all;
         delete_subscription(DeleteSubscriptionRequest) -> () = delete_subscription;
     }
     addressed {
+        send_admin_command(AdminCommandRequest) -> wire::AdminCommandResponse = admin::command;
         lookup_shard(LookupShardRequest) -> wire::LookupShardResponse = cluster::lookup_shard;
         lookup_key(LookupKeyRequest) -> wire::ServerNode = cluster::lookup_key;
         lookup_resource(LookupResourceRequest) -> wire::ServerNode = cluster::lookup_resource;
@@ -289,10 +294,6 @@ service! {
             -> wire::StreamingFetchResponse = fetch;
     }
     missing {
-        per_stream_time_series_stats(PerStreamTimeSeriesStatsRequest)
-            -> wire::PerStreamTimeSeriesStatsResponse = "time series";
-        per_stream_time_series_stats_all(PerStreamTimeSeriesStatsAllRequest)
-            -> wire::PerStreamTimeSeriesStatsAllResponse = "time series";
         execute_query(CommandQuery) -> wire::CommandQueryResponse = "queries";
         create_query(CreateQueryRequest) -> wire::Query = "queries";
         create_query_with_namespace(CreateQueryWithNamespaceRequest) -> wire::Query = "queries";

@@ -27,6 +27,20 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+/// Time series of handlers by name and alias. The only handler that is counted is `append`.
+pub const HANDLER_SERIES: &[(&str, usize)] = &[("queries_in", 0), ("queries", 0)];
+
+/// Names of the histograms.
+pub const HISTOGRAMS: &[&str] = &[
+    "append_request_latency",
+    "append_latency",
+    "read_latency",
+    "append_cache_store_latency",
+    "read_cache_store_latency",
+    "check_store_cluster_healthy_latency",
+    "check_meta_cluster_healthy_latency",
+];
+
 /// A counter of `T` as it is read.
 pub type Counter<T> = fn(&T) -> u64;
 
@@ -119,16 +133,12 @@ impl Stats {
 
     /// The histogram of this name; those of parts this server does not have are empty.
     pub fn histogram(&self, name: &str) -> Option<&Histogram> {
-        Some(match name {
-            "append_request_latency" => &self.append_request_latency,
-            "append_latency" => &self.append_latency,
-            "read_latency" => &self.read_latency,
-            "append_cache_store_latency"
-            | "read_cache_store_latency"
-            | "check_store_cluster_healthy_latency"
-            | "check_meta_cluster_healthy_latency" => &self.absent,
-            _ => return None,
-        })
+        match name {
+            "append_request_latency" => Some(&self.append_request_latency),
+            "append_latency" => Some(&self.append_latency),
+            "read_latency" => Some(&self.read_latency),
+            name => HISTOGRAMS.contains(&name).then_some(&self.absent),
+        }
     }
 
     /// Sets everything to 0, as at the start of the process; subscriptions keep their own.

@@ -53,6 +53,11 @@ impl StreamStats {
         self.read_bytes.fetch_add(bytes as u64, Relaxed);
     }
 
+    /// True once anything was to be appended.
+    pub fn has_appends(&self) -> bool {
+        self.appends.total(REQUESTS) > 0
+    }
+
     /// Rates per second of one of [`SERIES`](Self::SERIES).
     pub fn rates(&self, series: usize, intervals: &[Duration]) -> Vec<f64> {
         self.appends.rates(series, intervals)
