@@ -21,6 +21,9 @@ async fn one(client: &mut Client, stat: Stat) -> HashMap<String, i64> {
     answer.stats_values.remove(0).stat_values
 }
 
+/// A statistic by its number.
+type Family = fn(i32) -> Stat;
+
 fn of_stream(stat: StreamStats) -> Stat {
     Stat::StreamStat(stat as i32)
 }
@@ -36,7 +39,7 @@ async fn every_statistic_there_is_has_a_map() {
     let client = &mut node.client;
     create(client, "s", 1).await;
     subscribe(client, "sub", "s").await;
-    let families: [(fn(i32) -> Stat, i32, &[&str]); 6] = [
+    let families: [(Family, i32, &[&str]); 6] = [
         (Stat::StreamStat, 6, &["s"]),
         (Stat::SubStat, 9, &["sub"]),
         (Stat::ConnStat, 3, &[]),

@@ -112,6 +112,12 @@ impl<const N: usize> Series<N> {
         intervals.iter().map(rate).collect()
     }
 
+    /// Memory it takes now, its past included.
+    pub fn bytes(&self) -> usize {
+        let marks: usize = self.past().levels.iter().map(VecDeque::capacity).sum();
+        size_of::<Self>() + marks * size_of::<Mark<N>>()
+    }
+
     /// Everything at 0, as if it began now.
     pub fn reset(&self) {
         let mut past = self.past();
@@ -319,9 +325,9 @@ mod tests {
         for tick in 0..100_000u64 {
             series.add_at(series.started + ms(tick * 200), [1; 5]);
         }
+        assert!(series.bytes() <= 5 * 1024, "{}", series.bytes());
+        assert!(Series::<5>::new().bytes() < 512);
         let past = series.past();
-        let bytes: usize = past.levels.iter().map(|marks| marks.capacity() * size_of::<Mark<5>>()).sum();
-        assert!(bytes <= 5 * 1024, "{bytes}");
         assert!(past.levels.iter().zip(&LEVELS).all(|(marks, level)| marks.len() == level.marks));
     }
 

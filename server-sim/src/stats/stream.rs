@@ -63,6 +63,11 @@ impl StreamStats {
         self.appends.rates(series, intervals)
     }
 
+    /// Memory it takes now.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() - size_of::<Series<4>>() + self.appends.bytes()
+    }
+
     /// Everything at 0.
     pub fn reset(&self) {
         self.appends.reset();
