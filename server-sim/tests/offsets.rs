@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use hstream_server::error::Class;
+use hstream_server::limits::Budget;
 use hstream_server::reader::{Offset, ReadPlan, ShardRange, run};
 use hstream_server::store::disk::FaultDisk;
 use hstream_server::store::embedded::{EmbeddedOptions, EmbeddedStore};
@@ -11,6 +12,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -96,11 +98,12 @@ async fn read(store: &EmbeddedStore, model: &Model, from: Option<Place>, until: 
     };
     let plan = ReadPlan { shards: vec![(SHARD, range)], max_batches: 0 };
     let (sender, mut receiver) = mpsc::channel(1);
-    tokio::spawn(run(log, plan, CancellationToken::new(), sender, |received| received));
+    let memory = Budget::new(64 << 20, Duration::from_secs(60));
+    tokio::spawn(run(log, plan, memory, CancellationToken::new(), sender, |received| received));
     let mut lsns = Vec::new();
     loop {
         let message = receiver.recv().await.expect("a read says how it ends").expect("a read without errors");
-        let Some(received) = message else { return Some(lsns) };
+        let Some((received, _)) = message else { return Some(lsns) };
         lsns.extend(received.iter().map(|received| received.record_ids[0].batch_id));
     }
 }
