@@ -213,16 +213,18 @@ impl Node {
         let subscriptions =
             Subscriptions::open(log.clone(), store.meta(), streams.clone()).await.map_err(unusable)?;
 
+        let responses = Budget::new(config.limits.response_memory, config.limits.stall);
+        let readers = PolledReaders::open(log.clone(), store.meta(), responses.clone());
         let context = Arc::new(NodeContext {
             advertised,
             started: Instant::now(),
             log: log.clone(),
             streams,
             subscriptions,
-            readers: PolledReaders::open(log.clone(), store.meta()).await.map_err(unusable)?,
+            readers: readers.await.map_err(unusable)?,
             stats,
             parked_appends: Semaphore::new(MAX_PARKED_APPENDS),
-            responses: Budget::new(config.limits.response_memory, config.limits.stall),
+            responses,
             deliveries: Budget::new(config.limits.response_memory, config.limits.stall),
             stop: CancellationToken::new(),
             config,

@@ -1,6 +1,7 @@
 //! Polled readers on a disk that loses power.
 
 use bytes::Bytes;
+use hstream_server::limits::Budget;
 use hstream_server::reader::{NewReader, PolledReaders};
 use hstream_server::store::disk::FaultDisk;
 use hstream_server::store::embedded::{EmbeddedOptions, EmbeddedStore};
@@ -22,7 +23,8 @@ struct Stack {
 impl Stack {
     async fn open(disk: &FaultDisk) -> Stack {
         let store = EmbeddedStore::open(Arc::new(disk.clone()), EmbeddedOptions::default()).await.unwrap();
-        let readers = PolledReaders::open(store.log(), store.meta()).await.unwrap();
+        let memory = Budget::new(16 << 20, Duration::from_secs(60));
+        let readers = PolledReaders::open(store.log(), store.meta(), memory).await.unwrap();
         Stack { store, readers }
     }
 
@@ -33,7 +35,7 @@ impl Stack {
     }
 
     async fn poll(&self, max: u32) -> Vec<Lsn> {
-        let received = self.readers.poll("r", max).await.unwrap();
+        let (received, _) = self.readers.poll("r", max).await.unwrap();
         received.iter().map(|batch| batch.record_ids[0].batch_id).collect()
     }
 }

@@ -2,6 +2,7 @@
 
 use super::announce;
 use crate::error::{Class, Result, ServerError};
+use crate::limits::charge_answer;
 use crate::node::NodeContext;
 use crate::reader::{ID_BYTES, MESSAGE_BYTES};
 use crate::store::{Appended, NewBatch, ProducerStamp, ShardId, StampError, StoreError};
@@ -18,6 +19,8 @@ use tonic::{Code, Request, Response};
 
 /// How long a batch that overtook its predecessors waits for them.
 const MAX_PARKED: Duration = Duration::from_secs(2);
+/// Ids of an answer that are not charged, in bytes.
+const FREE_IDS: usize = 16 * 1024;
 
 pub(super) async fn append(
     node: &Arc<NodeContext>,
@@ -55,6 +58,9 @@ async fn append_now(
     .await;
     counters.append(outcome.as_ref().ok().map(|(appended, size)| (*size, appended.records)));
     let (appended, _) = outcome?;
+    // A small request may claim many records, and the answer names each.
+    let ids = appended.records as usize * ID_BYTES;
+    let charge = if ids > FREE_IDS { Some(node.responses.reserve(ids).await) } else { None };
     let record_ids = (0..appended.records)
         .map(|batch_index| wire::RecordId { shard_id: shard, batch_id: appended.lsn, batch_index })
         .collect();
@@ -63,6 +69,9 @@ async fn append_now(
         shard_id: shard,
         record_ids,
     }));
+    if let Some(charge) = charge {
+        charge_answer(&mut response, charge);
+    }
     if appended.repeat {
         response.metadata_mut().insert(metadata::PRODUCER_REPEAT, MetadataValue::from_static("1"));
     }

@@ -3,6 +3,7 @@
 use super::announce;
 use crate::connection::Peer;
 use crate::error::{Class, Result, ServerError};
+use crate::limits::charge_answer;
 use crate::listener::{Address, ListenerKey};
 use crate::node::NodeContext;
 use crate::stream::check_lookup_id;
@@ -14,10 +15,14 @@ use tonic::{Extensions, Request, Response};
 const PROTOCOL_VERSION: &str = "0.1.0";
 
 pub(super) async fn echo(
-    _: &Arc<NodeContext>,
+    node: &Arc<NodeContext>,
     request: Request<wire::EchoRequest>,
 ) -> Result<Response<wire::EchoResponse>> {
-    Ok(announce(Response::new(wire::EchoResponse { msg: request.into_inner().msg })))
+    let msg = request.into_inner().msg;
+    let charge = node.responses.reserve(msg.len()).await;
+    let mut response = announce(Response::new(wire::EchoResponse { msg }));
+    charge_answer(&mut response, charge);
+    Ok(response)
 }
 
 pub(super) async fn describe(

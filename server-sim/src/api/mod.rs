@@ -247,7 +247,6 @@ service! {
         trim_shard(TrimShardRequest) -> () = trim::shard;
         trim_shards(TrimShardsRequest) -> wire::TrimShardsResponse = trim::shards;
         create_shard_reader(CreateShardReaderRequest) -> wire::CreateShardReaderResponse = shard_reader::create;
-        read_shard(ReadShardRequest) -> wire::ReadShardResponse = shard_reader::read;
         list_shard_readers(ListShardReadersRequest) -> wire::ListShardReadersResponse = shard_reader::list;
         delete_shard_reader(DeleteShardReaderRequest) -> () = shard_reader::delete;
         get_stats(GetStatsRequest) -> wire::GetStatsResponse = stats::get;
@@ -280,6 +279,7 @@ service! {
         create_subscription(wire::Subscription) -> wire::Subscription = create_subscription;
         get_subscription(wire::GetSubscriptionRequest) -> wire::GetSubscriptionResponse = get_subscription;
         echo(wire::EchoRequest) -> wire::EchoResponse = cluster::echo;
+        read_shard(wire::ReadShardRequest) -> wire::ReadShardResponse = shard_reader::read;
         describe_cluster(()) -> wire::DescribeClusterResponse = cluster::describe;
     }
     streams {

@@ -2,11 +2,13 @@
 
 use super::to_the_end;
 use crate::error::{Class, Result, ServerError};
+use crate::limits::charge_answer;
 use crate::node::NodeContext;
 use crate::reader::{NewReader, Offset};
 use crate::stream::check_name;
 use hstreamdb_proto::api as wire;
 use std::sync::Arc;
+use tonic::{Request, Response};
 
 pub(super) async fn create(
     node: &Arc<NodeContext>,
@@ -39,15 +41,19 @@ pub(super) async fn create(
 
 pub(super) async fn read(
     node: &Arc<NodeContext>,
-    request: wire::ReadShardRequest,
-) -> Result<wire::ReadShardResponse> {
-    tokio::select! {
-        outcome = node.readers.poll(&request.reader_id, request.max_records) => {
-            outcome.map(|received_records| wire::ReadShardResponse { received_records })
-        }
+    request: Request<wire::ReadShardRequest>,
+) -> Result<Response<wire::ReadShardResponse>> {
+    let request = request.into_inner();
+    let (received_records, charge) = tokio::select! {
+        outcome = node.readers.poll(&request.reader_id, request.max_records) => outcome?,
         // A poll may wait long; nothing is lost by answering "nothing yet".
-        () = node.stop.cancelled() => Ok(wire::ReadShardResponse::default()),
+        () = node.stop.cancelled() => (Vec::new(), None),
+    };
+    let mut response = Response::new(wire::ReadShardResponse { received_records });
+    if let Some(charge) = charge {
+        charge_answer(&mut response, charge);
     }
+    Ok(response)
 }
 
 pub(super) async fn list(

@@ -3,7 +3,7 @@
 use super::Limits;
 use super::budget::Budget;
 use super::request::{Message, RequestBody};
-use super::response::ResponseBody;
+use super::response::{ResponseBody, answer_charge};
 use crate::connection::Peer;
 use crate::error::{Class, ServerError};
 use futures::future::BoxFuture;
@@ -19,12 +19,31 @@ const LONG: [&str; 5] =
 /// Those of them whose requests keep coming.
 const STREAMING: [&str; 2] = ["StreamingFetch", "ReadStreamByKey"];
 
+/// Calls whose answers grow with what there is on the node.
+const LISTS: [&str; 12] = [
+    "ListStreams",
+    "ListStreamsWithPrefix",
+    "ListShards",
+    "ListShardReaders",
+    "ListSubscriptions",
+    "ListSubscriptionsWithPrefix",
+    "ListConsumers",
+    "GetSubscription",
+    "GetStats",
+    "PerStreamTimeSeriesStats",
+    "PerStreamTimeSeriesStatsAll",
+    "SendAdminCommand",
+];
+/// What one of them is charged until its size is known; clients take no more than 4 MiB.
+const LIST_BYTES: usize = 4 << 20;
+
 /// Applies the limits of a node to its calls.
 #[derive(Debug, Clone)]
 pub struct CallLimits {
     short: Arc<Semaphore>,
     long: Arc<Semaphore>,
     requests: Arc<Budget>,
+    lists: Arc<Budget>,
     most: usize,
     limits: Limits,
 }
@@ -36,6 +55,7 @@ impl CallLimits {
             short: Arc::new(Semaphore::new(limits.max_short_calls as usize)),
             long: Arc::new(Semaphore::new(limits.max_long_calls as usize)),
             requests: Budget::new(limits.request_memory, limits.stall),
+            lists: Budget::new(limits.response_memory, limits.stall),
             most,
             limits: limits.clone(),
         }
@@ -74,6 +94,7 @@ where
         let limits = &self.limits;
         let method = request.uri().path().rsplit('/').next().unwrap_or_default();
         let long = LONG.contains(&method);
+        let list = LISTS.contains(&method);
         let (streaming, append) = (STREAMING.contains(&method), method == "Append");
         let (calls, most) = if long {
             (&limits.long, limits.limits.max_long_calls)
@@ -102,14 +123,21 @@ where
                 deadline: None,
             })
         });
+        let lists = list.then(|| limits.lists.clone());
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let response = answer.await?;
+            // Nothing of the call has run yet: it runs when it is polled.
+            let list = match lists {
+                Some(lists) => Some(lists.reserve(LIST_BYTES).await),
+                None => None,
+            };
+            let mut response = answer.await?;
             if !streaming {
                 drop(charges);
             }
             let connection = connection.unwrap_or_default();
-            Ok(response.map(|inner| Body::new(ResponseBody { inner, connection, _call: call })))
+            let answer = answer_charge(&mut response).or(list);
+            Ok(response.map(|inner| Body::new(ResponseBody { inner, connection, answer, _call: call })))
         })
     }
 }

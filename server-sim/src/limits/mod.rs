@@ -9,7 +9,7 @@ mod response;
 pub use budget::{Budget, Charge};
 pub use calls::{CallLimits, Limited};
 pub use notice::Notice;
-pub use response::hand_over;
+pub use response::{charge_answer, hand_over};
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub struct Limits {
     pub max_long_calls: u32,
     /// Bytes of requests that are incomplete or not answered yet, small ones aside. Default 256 MiB.
     pub request_memory: usize,
-    /// Bytes of records on their way to readers; consumers have as much again. Default 128 MiB.
+    /// Bytes of records on their way to readers; consumers have as much again, and so have lists. Default 128 MiB.
     pub response_memory: usize,
     /// Time for a request from its first to its last byte. Default 60 s.
     pub complete_within: Duration,

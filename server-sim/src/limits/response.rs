@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use std::cell::RefCell;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,21 @@ pub fn hand_over(charge: Charge) {
     HANDED_OVER.with(|charges| charges.borrow_mut().push(charge));
 }
 
+/// The charge of an answer that is no stream, on its way from the handler to the body. Of clones only one gets it.
+#[derive(Debug, Clone)]
+struct AnswerCharge(Arc<Mutex<Option<Charge>>>);
+
+/// Leaves a charge with an answer until the peer has taken it.
+pub fn charge_answer<T>(response: &mut tonic::Response<T>, charge: Charge) {
+    response.extensions_mut().insert(AnswerCharge(Arc::new(Mutex::new(Some(charge)))));
+}
+
+/// Takes the charge that [`charge_answer`] left.
+pub(super) fn answer_charge<T>(response: &mut http::Response<T>) -> Option<Charge> {
+    let AnswerCharge(charge) = response.extensions_mut().remove()?;
+    charge.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
 fn handed_over() -> Vec<Charge> {
     HANDED_OVER.with(RefCell::take)
 }
@@ -30,6 +46,8 @@ fn handed_over() -> Vec<Charge> {
 pub(super) struct ResponseBody {
     pub(super) inner: Body,
     pub(super) connection: CancellationToken,
+    /// Charged for the answer before its size was known.
+    pub(super) answer: Option<Charge>,
     pub(super) _call: OwnedSemaphorePermit,
 }
 
@@ -54,7 +72,14 @@ impl HttpBody for ResponseBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
-        let charges = handed_over();
+        let mut charges = handed_over();
+        if let Some(Ok(frame)) = &frame
+            && let Some(bytes) = frame.data_ref()
+            && let Some(mut charge) = self.answer.take()
+        {
+            charge.shrink(bytes.len());
+            charges.push(charge);
+        }
         if charges.is_empty() {
             return Poll::Ready(frame);
         }

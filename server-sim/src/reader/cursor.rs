@@ -62,6 +62,11 @@ impl Cursor {
         self.next
     }
 
+    /// Goes back to a batch that was read and not used.
+    pub(super) fn back_to(&mut self, lsn: Lsn) {
+        self.next = self.next.min(lsn);
+    }
+
     pub(super) async fn step(
         &mut self,
         log: &dyn LogStore,

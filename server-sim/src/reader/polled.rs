@@ -5,11 +5,12 @@ use super::delivery::{MESSAGE_BYTES, received, received_bytes};
 use super::position::Position;
 use super::range::ShardRange;
 use crate::error::{Class, Result, ServerError};
+use crate::limits::{Budget, Charge};
 use crate::store::{Expect, FIRST_LSN, LogStore, Lsn, MetaStore, ShardId, StoreError, StoredBatch};
 use bytes::Bytes;
 use hstreamdb_proto::api::ReceivedRecord;
 use serde::{Deserialize, Serialize};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -46,6 +47,7 @@ pub struct NewReader {
 #[derive(Debug)]
 pub struct PolledReaders {
     log: Arc<dyn LogStore>,
+    memory: Arc<Budget>,
     saved: Arc<Saved>,
     /// Ends the task that writes positions.
     _saver: DropGuard,
@@ -71,8 +73,6 @@ struct Reader {
 struct Turn {
     spec: NewReader,
     cursor: Cursor,
-    /// Read, but not yet part of an answer.
-    surplus: VecDeque<StoredBatch>,
 }
 
 impl Saved {
@@ -125,11 +125,11 @@ impl Saved {
 }
 
 impl PolledReaders {
-    /// Readers over the two stores.
+    /// Readers over the two stores, whose answers are charged to `memory`.
     ///
     /// # Errors
     /// What the store reports.
-    pub async fn open(log: Arc<dyn LogStore>, meta: Arc<dyn MetaStore>) -> Result<Self> {
+    pub async fn open(log: Arc<dyn LogStore>, meta: Arc<dyn MetaStore>, memory: Arc<Budget>) -> Result<Self> {
         let entries = meta.list(PREFIX).await?.into_iter();
         let readers: HashMap<String, u64> = entries
             .filter_map(|(key, found)| Some((key.strip_prefix(PREFIX)?.to_owned(), found.version)))
@@ -138,7 +138,7 @@ impl PolledReaders {
         let saved = Arc::new(Saved { meta, open: Mutex::default(), moved: Notify::new() });
         let stop = CancellationToken::new();
         tokio::spawn(saved.clone().save_in_background(stop.clone()));
-        Ok(PolledReaders { log, saved, _saver: stop.drop_guard() })
+        Ok(PolledReaders { log, memory, saved, _saver: stop.drop_guard() })
     }
 
     /// Saves where every reader is. Called when no poll runs any more: every answer counts as received.
@@ -204,16 +204,16 @@ impl PolledReaders {
     ///
     /// # Errors
     /// [`Class::EmptyShardReader`] when there is no such reader; what the store reports.
-    pub async fn poll(&self, id: &str, max_batches: u32) -> Result<Vec<ReceivedRecord>> {
+    pub async fn poll(&self, id: &str, max_batches: u32) -> Result<(Vec<ReceivedRecord>, Option<Charge>)> {
         let reader = self.reader(id).await?;
         let mut turn = reader.turn.lock().await;
         // Whoever asks again has the answer before.
         if reader.position.receive() {
             self.saved.moved.notify_one();
         }
-        let records = turn.read(&*self.log, max_batches).await;
-        reader.position.answer(turn.next());
-        records
+        let answer = turn.read(&*self.log, &self.memory, max_batches).await;
+        reader.position.answer(turn.cursor.next());
+        answer
     }
 
     async fn reader(&self, id: &str) -> Result<Arc<Reader>> {
@@ -227,7 +227,7 @@ impl PolledReaders {
         let cursor = Cursor::open(&*self.log, spec.shard, ShardRange { start, end: None })?;
         let opened = Arc::new(Reader {
             position: Position::new(found.version, start),
-            turn: tokio::sync::Mutex::new(Turn { spec, cursor, surplus: VecDeque::new() }),
+            turn: tokio::sync::Mutex::new(Turn { spec, cursor }),
         });
         let opened = self.saved.share(id, opened);
         // Deleted, and perhaps created anew, while it was opened here: then this one must not stay.
@@ -242,43 +242,58 @@ impl PolledReaders {
 }
 
 impl Turn {
-    /// First LSN that is not part of an answer yet.
-    fn next(&self) -> Lsn {
-        self.surplus.front().map_or_else(|| self.cursor.next(), |batch| batch.lsn)
-    }
-
-    async fn read(&mut self, log: &dyn LogStore, max_batches: u32) -> Result<Vec<ReceivedRecord>> {
+    /// What comes next, and what it was charged; nothing when nothing came in time.
+    async fn read(
+        &mut self,
+        log: &dyn LogStore,
+        memory: &Arc<Budget>,
+        max_batches: u32,
+    ) -> Result<(Vec<ReceivedRecord>, Option<Charge>)> {
         let most = (max_batches as usize).clamp(1, MAX_BATCHES_PER_POLL);
         let wait = Duration::from_millis(u64::from(self.spec.timeout_ms)).min(MAX_WAIT);
         let deadline = tokio::time::Instant::now() + wait;
-        while self.surplus.is_empty() {
+        loop {
+            let charge = memory.reserve(MESSAGE_BYTES).await;
             match self.cursor.step(log, most, MESSAGE_BYTES).await? {
                 Step::Batches(batches) => {
-                    self.surplus.extend(batches);
                     if let Some(gap) = self.cursor.lost {
                         // Told once; the next poll goes on behind the gap.
+                        if let Some(first) = batches.first() {
+                            self.cursor.back_to(first.lsn);
+                        }
                         let text = format!("records of LSN {} to {} are lost", gap.from, gap.to);
                         return Err(ServerError::new(Class::DataLossGapError, text));
                     }
+                    if !batches.is_empty() {
+                        return Ok((self.take(batches), Some(charge)));
+                    }
                 }
-                Step::Done => break,
-                Step::AtTail => match tokio::time::timeout_at(deadline, self.cursor.wait()).await {
-                    Ok(moved) => moved?,
-                    Err(_) => break,
-                },
+                Step::Done => return Ok((Vec::new(), None)),
+                Step::AtTail => {
+                    drop(charge);
+                    match tokio::time::timeout_at(deadline, self.cursor.wait()).await {
+                        Ok(moved) => moved?,
+                        Err(_) => return Ok((Vec::new(), None)),
+                    }
+                }
             }
         }
+    }
+
+    /// As many batches as fit into one answer; the others are read again.
+    fn take(&mut self, batches: Vec<StoredBatch>) -> Vec<ReceivedRecord> {
         let mut records = Vec::new();
         let mut size = 0;
-        while records.len() < most {
-            let Some(bytes) = self.surplus.front().map(received_bytes) else { break };
+        for batch in batches {
+            let bytes = received_bytes(&batch);
             if !records.is_empty() && size + bytes > MESSAGE_BYTES {
+                self.cursor.back_to(batch.lsn);
                 break;
             }
             size += bytes;
-            records.extend(self.surplus.pop_front().and_then(|batch| received(self.spec.shard, batch)));
+            records.extend(received(self.spec.shard, batch));
         }
-        Ok(records)
+        records
     }
 }
 
