@@ -267,6 +267,47 @@ async fn ten_thousand_calls_that_never_read_stay_below_512_mib() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_are_no_streams_stay_below_512_mib_when_nobody_reads_them() {
+    const CALLS: usize = 600;
+    let dir = tempfile::tempdir().unwrap();
+    let binary = env!("CARGO_BIN_EXE_hstream-server").into();
+    let server = ServerProcess::start(&ServerOptions { binary, ..ServerOptions::new(dir.path()) }).unwrap();
+    let mut client = connect(server.port()).await;
+    let shard = filled(&mut client, 8).await;
+    let creations = (0..CALLS).map(|number| {
+        let mut client = client.clone();
+        async move {
+            let reader = CreateShardReaderRequest {
+                stream_name: "s".into(),
+                shard_id: shard,
+                shard_offset: special(SpecialOffset::Earliest),
+                reader_id: format!("r{number}"),
+                timeout: 60_000,
+            };
+            client.create_shard_reader(reader).await.unwrap();
+        }
+    });
+    futures::future::join_all(creations).await;
+    let before = resident(server.id());
+    let mut hostile = Raw::connect(server.port()).await;
+    let mut unread = Vec::new();
+    // Nearly as many records as a batch may claim, so that their ids take 4 MiB.
+    let claims = BatchedRecord { batch_size: 140_000, payload: "x".into(), ..Default::default() };
+    for number in 0..CALLS {
+        let poll = ReadShardRequest { reader_id: format!("r{number}"), max_records: 100 };
+        unread.extend(hostile.begin("ReadShard", framed(&poll), true).await);
+        let append = append_request(shard, claims.clone());
+        unread.extend(hostile.begin("Append", framed(&append), true).await);
+    }
+    assert_eq!(unread.len(), 2 * CALLS);
+    let after = settled(server.id()).await;
+    println!("{} unread answers of 4 MiB: {before} MiB before, {after} MiB at most", 2 * CALLS);
+    assert!(after < 512, "{before} MiB before, {after} MiB after");
+    client.echo(EchoRequest { msg: "alive".into() }).await.unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_and_rapid_resets_cost_no_memory() {
     let dir = tempfile::tempdir().unwrap();
     let binary = env!("CARGO_BIN_EXE_hstream-server").into();

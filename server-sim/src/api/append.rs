@@ -2,7 +2,7 @@
 
 use super::announce;
 use crate::error::{Class, Result, ServerError};
-use crate::limits::charge_answer;
+use crate::limits::{FREE_ANSWER, charge_answer};
 use crate::node::NodeContext;
 use crate::reader::{ID_BYTES, MESSAGE_BYTES};
 use crate::store::{Appended, NewBatch, ProducerStamp, ShardId, StampError, StoreError};
@@ -19,8 +19,6 @@ use tonic::{Code, Request, Response};
 
 /// How long a batch that overtook its predecessors waits for them.
 const MAX_PARKED: Duration = Duration::from_secs(2);
-/// Ids of an answer that are not charged, in bytes.
-const FREE_IDS: usize = 16 * 1024;
 
 pub(super) async fn append(
     node: &Arc<NodeContext>,
@@ -60,7 +58,7 @@ async fn append_now(
     let (appended, _) = outcome?;
     // A small request may claim many records, and the answer names each.
     let ids = appended.records as usize * ID_BYTES;
-    let charge = if ids > FREE_IDS { Some(node.responses.reserve(ids).await) } else { None };
+    let charge = if ids > FREE_ANSWER { Some(node.responses.reserve(ids).await) } else { None };
     let record_ids = (0..appended.records)
         .map(|batch_index| wire::RecordId { shard_id: shard, batch_id: appended.lsn, batch_index })
         .collect();

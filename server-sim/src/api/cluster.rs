@@ -3,7 +3,7 @@
 use super::announce;
 use crate::connection::Peer;
 use crate::error::{Class, Result, ServerError};
-use crate::limits::charge_answer;
+use crate::limits::{FREE_ANSWER, charge_answer};
 use crate::listener::{Address, ListenerKey};
 use crate::node::NodeContext;
 use crate::stream::check_lookup_id;
@@ -19,9 +19,12 @@ pub(super) async fn echo(
     request: Request<wire::EchoRequest>,
 ) -> Result<Response<wire::EchoResponse>> {
     let msg = request.into_inner().msg;
-    let charge = node.responses.reserve(msg.len()).await;
+    // Short ones tell whether the node is alive, however short its memory is.
+    let charge = if msg.len() > FREE_ANSWER { Some(node.responses.reserve(msg.len()).await) } else { None };
     let mut response = announce(Response::new(wire::EchoResponse { msg }));
-    charge_answer(&mut response, charge);
+    if let Some(charge) = charge {
+        charge_answer(&mut response, charge);
+    }
     Ok(response)
 }
 

@@ -9,7 +9,7 @@ mod response;
 pub use budget::{Budget, Charge};
 pub use calls::{CallLimits, Limited};
 pub use notice::Notice;
-pub use response::{charge_answer, hand_over};
+pub use response::{FREE_ANSWER, charge_answer, hand_over};
 
 use std::time::Duration;
 

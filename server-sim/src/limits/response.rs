@@ -12,6 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
 
+/// Answers up to this many bytes that are no streams are free; every call may have one.
+pub const FREE_ANSWER: usize = 16 * 1024;
+
 thread_local! {
     /// Charges of the messages that the body being polled on this thread has produced.
     static HANDED_OVER: RefCell<Vec<Charge>> = const { RefCell::new(Vec::new()) };
