@@ -57,6 +57,7 @@ pub const BROKEN: &[(Fault, &str)] = &[
         "what a leaving consumer has comes to the other one at once, if the subscription asks for it",
     ),
     (Fault::DropPolicies, "a record that is delivered too often goes to the dead-letter stream"),
+    (Fault::IgnoreCommands, "a subscription that was moved back delivers again what was acknowledged"),
     (Fault::SkipPoison, "a batch that nobody can read is reported and passed over"),
     (
         Fault::SkipPoison,

@@ -164,3 +164,95 @@ async fn a_consumer_that_asks_is_told_which_acknowledgements_are_durable() {
     let mut published = Consumer::attach(&client, "sub", "published").await.unwrap();
     published.silent().await;
 }
+
+/// Rows of the table a command answers.
+async fn table(client: &mut Client, command: &str) -> Vec<Vec<String>> {
+    let answer = client.send_admin_command(AdminCommandRequest { command: command.into() }).await.unwrap();
+    let answer: serde_json::Value = serde_json::from_str(&answer.into_inner().result).unwrap();
+    assert_eq!(answer["type"], "table", "{answer}");
+    serde_json::from_value(answer["content"]["rows"].clone()).unwrap()
+}
+
+#[tokio::test]
+async fn operators_see_the_lag_and_move_a_subscription() {
+    let dir = tempfile::tempdir().unwrap();
+    let TestNode { node: _node, mut client } = TestNode::start(dir.path()).await;
+    let shard = create(&mut client, "s", 1).await[0];
+    client.create_subscription(subscription("sub", "s", 600)).await.unwrap();
+    let mut ids = Vec::new();
+    for payload in ["a", "b", "c"] {
+        ids.push(append(&mut client, shard, payload).await);
+    }
+    let lag = table(&mut client, "server sub lag sub").await;
+    let tail = ids[2].batch_id.to_string();
+    let start = (ids[0].batch_id - 1).to_string();
+    assert_eq!(lag, [[shard.to_string(), start.clone(), start, tail.clone(), "3".into(), "0".into()]]);
+
+    let mut consumer = Consumer::attach(&client, "sub", "c").await.unwrap();
+    assert_eq!(consumer.take().await, ["a"]);
+    assert_eq!(payloads(&[consumer.next().await]), ["b"]);
+    poll("the acknowledgement shows", async || {
+        let lag = table(&mut client, "server sub lag sub").await;
+        lag[0][4..] == ["2", "2"] && lag[0][1] == ids[0].batch_id.to_string()
+    })
+    .await;
+
+    let seek = |to: &str, force: &str| AdminCommandRequest {
+        command: format!("server sub seek sub --to {to} {force}"),
+    };
+    let (code, body) = refusal(client.send_admin_command(seek("earliest", "")).await);
+    assert_eq!((code, body.unwrap().0), (Code::FailedPrecondition, 305));
+    for to in ["yesterday", "1-2", "-5"] {
+        let (code, body) = refusal(client.send_admin_command(seek(to, "")).await);
+        assert_eq!((code, body), (Code::Internal, None), "{to}");
+    }
+    let foreign = format!("{}-{}-0", shard + 1, ids[0].batch_id);
+    let (code, body) = refusal(client.send_admin_command(seek(&foreign, "-f")).await);
+    assert_eq!((code, body.unwrap().0), (Code::InvalidArgument, 210));
+    assert_eq!(payloads(&[consumer.next().await]), ["c"], "a refused move sends nobody away");
+
+    let moved = table(&mut client, &format!("server sub seek sub --to {} -f", ids[1])).await;
+    assert_eq!(moved, [[shard.to_string(), ids[1].batch_id.to_string()]]);
+    assert_eq!(consumer.end().await.unwrap_err().code(), Code::Unavailable);
+    let mut consumer = Consumer::attach(&client, "sub", "c").await.unwrap();
+    assert_eq!((consumer.take().await, consumer.take().await), (vec!["b".into()], vec!["c".into()]));
+    consumer.finish().await;
+    let missing = AdminCommandRequest { command: "server sub lag nobody".into() };
+    let (code, body) = refusal(client.send_admin_command(missing).await);
+    assert_eq!((code, body.unwrap().0), (Code::NotFound, 300));
+}
+
+#[tokio::test]
+async fn operators_change_the_policy_of_a_subscription_and_consumers_feel_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let TestNode { node, mut client } = TestNode::start(dir.path()).await;
+    let shard = create(&mut client, "s", 1).await[0];
+    create(&mut client, "dead", 1).await;
+    client.create_subscription(subscription("sub", "s", 600)).await.unwrap();
+    append(&mut client, shard, "precious").await;
+    let other = connect(node.address().port()).await;
+    let mut lost = Consumer::attach(&other, "sub", "lost").await.unwrap();
+    lost.next().await;
+    let mut next = Consumer::attach(&client, "sub", "next").await.unwrap();
+    next.silent().await;
+    assert_eq!(table(&mut client, "server sub policy sub").await, [["sub", "false", "0", ""]]);
+    let changed = table(&mut client, "server sub policy sub --redeliver-on-disconnect true").await;
+    assert_eq!(changed, [["sub", "true", "0", ""]]);
+    drop((lost, other));
+    assert_eq!(payloads(&[next.next().await]), ["precious"]);
+    let changed = "server sub policy sub --max-deliveries 2 --dead-letter-stream dead";
+    assert_eq!(table(&mut client, changed).await, [["sub", "true", "2", "dead"]]);
+    let lifted = "server sub policy sub --max-deliveries 0";
+    assert_eq!(table(&mut client, lifted).await, [["sub", "true", "0", ""]]);
+    let nonsense = AdminCommandRequest { command: "server sub policy sub --max-deliveries 2".into() };
+    let (code, body) = refusal(client.send_admin_command(nonsense).await);
+    assert_eq!((code, body.unwrap().1), (Code::InvalidArgument, "InvalidRequest".into()));
+    drop(next);
+    drop(node);
+    let TestNode { node: _node, mut client } = TestNode::start(dir.path()).await;
+    assert_eq!(
+        table(&mut client, "server sub policy sub").await,
+        [["sub", "true", "0", ""]],
+        "it is durable"
+    );
+}

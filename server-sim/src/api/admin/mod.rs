@@ -4,6 +4,7 @@
 //! `clap` enum, and what its commands do. A new command is a variant and a match arm there.
 
 mod answer;
+mod beyond;
 mod connector;
 mod interval;
 mod lookup;

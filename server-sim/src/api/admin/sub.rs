@@ -2,6 +2,7 @@
 
 use super::super::subscription as calls;
 use super::answer::Answer;
+use super::beyond::Beyond;
 use crate::error::{Class, Result};
 use crate::node::NodeContext;
 use crate::reader::timestamp;
@@ -45,6 +46,8 @@ pub(super) enum Sub {
         #[arg(short, long)]
         force: bool,
     },
+    #[command(flatten)]
+    Beyond(Beyond),
     /// Delete all subscriptions
     #[command(name = "deleteall")]
     DeleteAll {
@@ -85,6 +88,7 @@ impl Sub {
                 };
                 calls::create(subscriptions, &MetadataMap::new(), subscription).await.map(|_| Answer::ok())
             }
+            Sub::Beyond(command) => command.run(node).await,
             Sub::Describe { id } => Ok(describe(node, [subscriptions.get(&id)?])),
             Sub::Delete { id, force } => {
                 let request = DeleteSubscriptionRequest { subscription_id: id, force };
