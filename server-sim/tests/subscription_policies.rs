@@ -248,7 +248,7 @@ async fn operators_change_the_policy_of_a_subscription_and_consumers_feel_it() {
     let (code, body) = refusal(client.send_admin_command(nonsense).await);
     assert_eq!((code, body.unwrap().1), (Code::InvalidArgument, "InvalidRequest".into()));
     drop(next);
-    drop(node);
+    TestNode { node, client }.stop().await;
     let TestNode { node: _node, mut client } = TestNode::start(dir.path()).await;
     assert_eq!(
         table(&mut client, "server sub policy sub").await,
