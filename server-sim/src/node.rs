@@ -72,6 +72,9 @@ pub struct NodeConfig {
     pub max_record_size: u32,
     /// Whether to start on a log that is damaged; readers are then told which batches are lost. Default false.
     pub serve_damaged_log: bool,
+    /// Whether to read the whole log at the start and compare every checksum. Default false: the newest segment
+    /// is read, older ones are compared in the background and whenever something is read.
+    pub verify_log: bool,
     /// Who may call, through every listener; default everybody.
     pub tokens: Tokens,
     /// Further listeners, each with the address its clients are told; default none.
@@ -95,6 +98,7 @@ impl Default for NodeConfig {
             server_id: 1,
             max_record_size: 1024 * 1024,
             serve_damaged_log: false,
+            verify_log: false,
             tokens: Tokens::default(),
             extra_listeners: Vec::new(),
             enable_tls: false,
@@ -201,8 +205,11 @@ impl Node {
         let disk =
             LocalDisk::open(&path).map_err(|source| StartError::Store { path: path.clone(), source })?;
         let disk: Arc<dyn Disk> = Arc::new(disk);
-        let options =
-            EmbeddedOptions { serve_damaged: config.serve_damaged_log, ..EmbeddedOptions::default() };
+        let options = EmbeddedOptions {
+            serve_damaged: config.serve_damaged_log,
+            verify_log: config.verify_log,
+            ..EmbeddedOptions::default()
+        };
         let store = EmbeddedStore::open(disk, options)
             .await
             .map_err(|source| StartError::Store { path: path.clone(), source })?;

@@ -94,6 +94,7 @@ section! {
     {
         data_dir: PathBuf,
         serve_damaged_log: bool,
+        verify_log: bool,
     }
     meaningless {
         log_level = "log-level",

@@ -45,6 +45,9 @@ pub struct Arguments {
     /// Start although the log is damaged: readers are told which batches are lost
     #[arg(long)]
     pub(super) serve_damaged_log: bool,
+    /// Read the whole log at the start and compare every checksum, not the newest segment only
+    #[arg(long)]
+    pub(super) verify_log: bool,
     /// A token that callers may present as `authorization: Basic <token>`; repeatable [default: everybody may call]
     #[arg(long = "token", value_name = "TOKEN")]
     pub(super) tokens: Vec<Token>,

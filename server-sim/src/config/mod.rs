@@ -131,6 +131,7 @@ impl Arguments {
                 server_id: self.server_id.or(server.id).unwrap_or(default.server_id),
                 max_record_size,
                 serve_damaged_log: self.serve_damaged_log || store.serve_damaged_log.unwrap_or_default(),
+                verify_log: self.verify_log || store.verify_log.unwrap_or_default(),
                 tokens: Tokens::new(tokens),
                 extra_listeners,
                 enable_tls: self.enable_tls.or(server.enable_tls).unwrap_or_default(),

@@ -174,6 +174,18 @@ fn the_example_file_has_every_key_and_is_taken() {
 }
 
 #[test]
+fn what_is_on_in_the_file_or_as_a_flag_is_on() {
+    let both = |flags: &[&str], yaml: &str| {
+        let node = settle(flags, yaml).unwrap().node;
+        (node.serve_damaged_log, node.verify_log)
+    };
+    assert_eq!(both(&[], ""), (false, false));
+    assert_eq!(both(&["--serve-damaged-log", "--verify-log"], ""), (true, true));
+    assert_eq!(both(&["--verify-log"], "hstore:\n  serve-damaged-log: true\n"), (true, true));
+    assert_eq!(both(&[], "hstore:\n  verify-log: true\n"), (false, true));
+}
+
+#[test]
 fn sections_may_be_empty() {
     for yaml in ["", "# nothing\n", "hserver:\nhstore:\n", "hserver:\n  tokens:\n  tls-key-path: ~\n"] {
         assert_eq!(settle(&[], yaml).unwrap().node.port, NodeConfig::default().port, "{yaml:?}");
