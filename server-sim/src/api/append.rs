@@ -3,7 +3,7 @@
 use super::announce;
 use crate::error::{Class, Result, ServerError};
 use crate::limits::{FREE_ANSWER, charge_answer};
-use crate::node::NodeContext;
+use crate::node::context::NodeContext;
 use crate::reader::{ID_BYTES, MESSAGE_BYTES};
 use crate::store::{Appended, NewBatch, ProducerStamp, ShardId, StampError, StoreError};
 use bytes::Bytes;

@@ -5,7 +5,7 @@ use crate::connection::Peer;
 use crate::error::{Class, Result, ServerError};
 use crate::limits::{FREE_ANSWER, charge_answer};
 use crate::listener::{Address, ListenerKey};
-use crate::node::NodeContext;
+use crate::node::context::NodeContext;
 use crate::stream::check_lookup_id;
 use hstreamdb_proto::api::{self as wire, NodeState, ResourceType};
 use std::sync::Arc;

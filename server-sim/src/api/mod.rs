@@ -7,20 +7,21 @@ mod cluster;
 mod reading;
 mod shard_reader;
 mod stats;
+pub(crate) mod status;
 mod stream;
 pub mod subscription;
 mod trim;
 
+use self::status::status;
 use crate::connection::Peer;
 use crate::error::{Result, ServerError};
 use crate::limits::{Charge, hand_over};
-use crate::node::NodeContext;
+use crate::node::context::NodeContext;
 use crate::subscription::Caller;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use hstreamdb_proto::api::h_stream_api_server::HStreamApi;
 use hstreamdb_proto::{api as wire, metadata};
-use serde_json::Value;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
@@ -39,24 +40,6 @@ impl Api {
     pub fn new(node: Arc<NodeContext>) -> Self {
         Api { node }
     }
-}
-
-/// Longest detail of an error in characters. Details quote what a client sent, and a status has to fit into
-/// HTTP/2 headers; a valid name is never cut.
-const MAX_DETAIL_CHARS: usize = 1000;
-
-/// A domain error as it goes over the wire.
-pub(crate) fn status(mut error: ServerError) -> Status {
-    match &mut error {
-        ServerError::Classified { extra: Value::String(text), .. } | ServerError::Plain { text, .. } => {
-            if let Some((end, _)) = text.char_indices().nth(MAX_DETAIL_CHARS) {
-                text.truncate(end);
-            }
-        }
-        ServerError::Classified { .. } => {}
-    }
-    let (code, message) = error.to_wire();
-    Status::new(code, message)
 }
 
 /// Changes under way at a time. They outlive their calls, so the limit of calls does not hold for them.

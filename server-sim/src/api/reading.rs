@@ -2,7 +2,7 @@
 
 use super::{announce, responses};
 use crate::error::{Class, Result, ServerError};
-use crate::node::NodeContext;
+use crate::node::context::NodeContext;
 use crate::reader::{Offset, ReadPlan, ShardRange, by_key as key_reader, run};
 use crate::stream::Stream;
 use futures::stream::BoxStream;

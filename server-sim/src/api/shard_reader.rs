@@ -3,7 +3,7 @@
 use super::to_the_end;
 use crate::error::{Class, Result, ServerError};
 use crate::limits::charge_answer;
-use crate::node::NodeContext;
+use crate::node::context::NodeContext;
 use crate::reader::{NewReader, Offset};
 use crate::stream::check_name;
 use hstreamdb_proto::api as wire;

@@ -1,7 +1,7 @@
 //! Statistics: counters and rates of this node, and the names by which they are asked for.
 
 use crate::error::{Class, Result, ServerError};
-use crate::node::NodeContext;
+use crate::node::context::NodeContext;
 use crate::stats::{Counter, LONGEST_INTERVAL, StreamStats, SubscriptionStats};
 use hstreamdb_proto::api::{self as wire, stat_type::Stat};
 use std::collections::HashMap;

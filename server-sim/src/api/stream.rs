@@ -2,7 +2,7 @@
 
 use super::to_the_end;
 use crate::error::{Class, Result, ServerError};
-use crate::node::NodeContext;
+use crate::node::context::NodeContext;
 use crate::reader::timestamp;
 use crate::stream::{NewStream, Stream, check_name};
 use hstreamdb_proto::api as wire;

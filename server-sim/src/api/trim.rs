@@ -2,7 +2,7 @@
 
 use super::to_the_end;
 use crate::error::{Class, Result, ServerError};
-use crate::node::NodeContext;
+use crate::node::context::NodeContext;
 use crate::reader::Offset;
 use crate::store::{Lsn, ShardId};
 use crate::stream::check_name;

@@ -104,7 +104,7 @@ where
         let Ok(call) = calls.clone().try_acquire_owned() else {
             let kind = if long { "reads and consumers" } else { "short calls" };
             let text = format!("all {most} places for {kind} on this node are taken; try again later");
-            let refused = crate::api::status(ServerError::new(Class::ResourceExhausted, text));
+            let refused = crate::api::status::status(ServerError::new(Class::ResourceExhausted, text));
             return Box::pin(async move { Ok(refused.into_http()) });
         };
         let connection = request.extensions().get::<Peer>().map(|peer| peer.close.clone());

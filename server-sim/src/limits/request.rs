@@ -94,7 +94,7 @@ impl RequestBody {
     }
 
     fn too_large(&self, size: usize) -> Status {
-        crate::api::status(if self.append {
+        crate::api::status::status(if self.append {
             ServerError::new(Class::InvalidRecordSize, size)
         } else {
             let most = self.most;
@@ -134,7 +134,7 @@ impl HttpBody for RequestBody {
                 ready!(deadline.as_mut().poll(context));
                 let text = format!("the request was not complete within {:?}", this.complete_within);
                 let late = ServerError::new(Class::ResourceExhausted, text);
-                return Poll::Ready(Some(Err(crate::api::status(late))));
+                return Poll::Ready(Some(Err(crate::api::status::status(late))));
             }
         };
         let Some(bytes) = frame.data_ref() else { return Poll::Ready(Some(Ok(frame))) };

@@ -3,7 +3,7 @@
 
 use super::answer::Answer;
 use crate::error::Result;
-use crate::node::NodeContext;
+use crate::node::context::NodeContext;
 use crate::subscription::{Policy, PolicyChange, Position};
 use clap::Subcommand;
 use hstreamdb_proto::api::RecordId;

@@ -4,7 +4,7 @@ use super::answer::Answer;
 use super::cluster;
 use crate::error::Result;
 use crate::listener::ListenerKey;
-use crate::node::NodeContext;
+use crate::node::context::NodeContext;
 use clap::{Args, ValueEnum};
 use hstreamdb_proto::api::{LookupResourceRequest, ResourceType};
 use std::sync::Arc;

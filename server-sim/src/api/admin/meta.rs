@@ -3,7 +3,7 @@
 use super::answer::Answer;
 use super::sub;
 use crate::error::{Class, Result};
-use crate::node::NodeContext;
+use crate::node::context::NodeContext;
 use clap::{Args, Subcommand, ValueEnum};
 
 #[derive(Debug, Subcommand)]

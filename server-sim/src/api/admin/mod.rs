@@ -21,7 +21,7 @@ use answer::Answer;
 use super::cluster;
 use crate::error::{Result, ServerError};
 use crate::listener::ListenerKey;
-use crate::node::NodeContext;
+use crate::node::context::NodeContext;
 use clap::{Parser, Subcommand};
 use hstreamdb_proto::api as wire;
 use std::sync::Arc;

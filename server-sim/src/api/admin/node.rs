@@ -3,7 +3,7 @@
 use super::answer::Answer;
 use super::cluster;
 use crate::error::Result;
-use crate::node::NodeContext;
+use crate::node::context::NodeContext;
 
 pub(super) fn status(node: &NodeContext, through: Option<&str>) -> Result<Answer> {
     let this = cluster::this(node, through)?;

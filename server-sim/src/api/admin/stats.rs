@@ -7,7 +7,7 @@ use super::super::stats::{
 use super::answer::Answer;
 use super::interval::Interval;
 use crate::error::Result;
-use crate::node::NodeContext;
+use crate::node::context::NodeContext;
 use crate::stats::{HANDLER_SERIES, HISTOGRAMS, StreamStats, SubscriptionStats};
 use clap::{Args, ValueEnum};
 use std::time::Duration;

@@ -3,7 +3,7 @@
 use super::super::stream as calls;
 use super::answer::Answer;
 use crate::error::{Class, Result, ServerError};
-use crate::node::NodeContext;
+use crate::node::context::NodeContext;
 use clap::Subcommand;
 use hstreamdb_proto::api as wire;
 use std::sync::Arc;

@@ -4,7 +4,7 @@ use super::super::subscription as calls;
 use super::answer::Answer;
 use super::beyond::Beyond;
 use crate::error::{Class, Result};
-use crate::node::NodeContext;
+use crate::node::context::NodeContext;
 use crate::reader::timestamp;
 use crate::subscription::Definition;
 use clap::{Subcommand, ValueEnum};

@@ -1,25 +1,27 @@
 //! One node: its stores, its domain, its listener, and an orderly way in and out.
 
+mod config;
+pub(crate) mod context;
+mod start_error;
+
+pub use config::NodeConfig;
+pub use start_error::StartError;
+
+use context::NodeContext;
+
 use crate::api::Api;
-use crate::auth::Tokens;
 use crate::connection::{Door, Threshold};
-use crate::error::ServerError;
-use crate::limits::{Budget, CallLimits, Limits};
-use crate::listener::{Address, Advertised, ExtraListener, check_ports};
+use crate::limits::{Budget, CallLimits};
+use crate::listener::{Address, Advertised, check_ports};
 use crate::net;
 use crate::reader::PolledReaders;
 use crate::stats::{CountedLog, Stats};
 use crate::store::disk::{Disk, LocalDisk};
 use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
-use crate::store::{LogStore, StoreError};
 use crate::stream::Streams;
 use crate::subscription::Subscriptions;
-use crate::tls::{TlsError, TlsFiles};
-use hstreamdb_proto::DEFAULT_PORT;
 use hstreamdb_proto::api::h_stream_api_server::HStreamApiServer;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
@@ -52,132 +54,6 @@ const OPENED: usize = 64;
 
 /// How long closing the store may take on top of a shutdown's timeout.
 const STORE_GRACE: Duration = Duration::from_secs(5);
-
-/// How a node is set up. [`Default`] is a node on loopback with its data below the current directory.
-#[derive(Debug, Clone)]
-pub struct NodeConfig {
-    /// Address to listen on; default 127.0.0.1.
-    pub bind_address: IpAddr,
-    /// Port for clients, 0 for a free one; default 6570.
-    pub port: u16,
-    /// Port for other nodes; default 6571. A single node opens no such port.
-    pub internal_port: u16,
-    /// Host name or address clients are told; default the bind address, or 127.0.0.1 if that is unspecified.
-    pub advertised_address: Option<String>,
-    /// Directory of the data, created if missing; default `./hstream-data`.
-    pub data_dir: PathBuf,
-    /// Number of this node; default 1.
-    pub server_id: u32,
-    /// Largest encoded batch in bytes; default 1,048,576, at most 8 MiB.
-    pub max_record_size: u32,
-    /// Whether to start on a log that is damaged; readers are then told which batches are lost. Default false.
-    pub serve_damaged_log: bool,
-    /// Whether to read the whole log at the start and compare every checksum. Default false: the newest segment
-    /// is read, older ones are compared in the background and whenever something is read.
-    pub verify_log: bool,
-    /// Who may call, through every listener; default everybody.
-    pub tokens: Tokens,
-    /// Further listeners, each with the address its clients are told; default none.
-    pub extra_listeners: Vec<ExtraListener>,
-    /// Whether the main listener speaks TLS; needs [`NodeConfig::tls`]. Default false.
-    pub enable_tls: bool,
-    /// Key and certificates of all listeners that speak TLS; default none.
-    pub tls: Option<TlsFiles>,
-    /// What peers may take.
-    pub limits: Limits,
-}
-
-impl Default for NodeConfig {
-    fn default() -> Self {
-        NodeConfig {
-            bind_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            port: DEFAULT_PORT,
-            internal_port: 6571,
-            advertised_address: None,
-            data_dir: PathBuf::from("hstream-data"),
-            server_id: 1,
-            max_record_size: 1024 * 1024,
-            serve_damaged_log: false,
-            verify_log: false,
-            tokens: Tokens::default(),
-            extra_listeners: Vec::new(),
-            enable_tls: false,
-            tls: None,
-            limits: Limits::default(),
-        }
-    }
-}
-
-/// Why a node did not start. Each is one sentence an operator can act on.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The socket could not be opened.
-    #[error("cannot listen on {address}: {source}{}", hint(source))]
-    Listen {
-        /// What was tried.
-        address: SocketAddr,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// Two listeners want the same port.
-    #[error("--advertised-listeners: {0}")]
-    Listeners(String),
-    /// TLS is asked for and cannot be offered.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// A listener is to speak TLS, but there is no key and no certificate.
-    #[error(
-        "TLS is enabled for {0}, but its key and certificate are missing: give --tls-key-path and --tls-cert-path"
-    )]
-    TlsEmpty(String),
-    /// The store cannot be opened.
-    #[error("cannot use the data directory {}: {source}", path.display())]
-    Store {
-        /// The directory.
-        path: PathBuf,
-        /// What the store said.
-        source: StoreError,
-    },
-    /// What the store holds cannot be used.
-    #[error("cannot load the streams and subscriptions in {}: {source}", path.display())]
-    Catalogue {
-        /// The directory.
-        path: PathBuf,
-        /// What was wrong.
-        source: ServerError,
-    },
-}
-
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "; another server runs there, stop it or choose another --port",
-        io::ErrorKind::PermissionDenied => "; choose a --port above 1023",
-        io::ErrorKind::AddrNotAvailable => "; --bind-address must be an address of this machine",
-        _ => "",
-    }
-}
-
-/// What the handlers of calls share.
-#[derive(Debug)]
-pub struct NodeContext {
-    pub(crate) config: NodeConfig,
-    pub(crate) advertised: Advertised,
-    pub(crate) started: Instant,
-    pub(crate) log: Arc<dyn LogStore>,
-    pub(crate) streams: Arc<Streams>,
-    pub(crate) subscriptions: Arc<Subscriptions>,
-    pub(crate) readers: PolledReaders,
-    pub(crate) stats: Arc<Stats>,
-    /// Room for appends that wait for their predecessors.
-    pub(crate) parked_appends: Semaphore,
-    /// Memory of records on their way to readers.
-    pub(crate) responses: Arc<Budget>,
-    /// Memory of records on their way to consumers.
-    pub(crate) deliveries: Arc<Budget>,
-    /// Cancelled when the node stops; long calls end then.
-    pub(crate) stop: CancellationToken,
-}
 
 /// A running node. Dropping it stops listening at once; [`Node::shutdown`] is the orderly way.
 #[derive(Debug)]

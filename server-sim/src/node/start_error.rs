@@ -1,0 +1,58 @@
+//! Why a node did not start.
+
+use crate::error::ServerError;
+use crate::store::StoreError;
+use crate::tls::TlsError;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Why a node did not start. Each is one sentence an operator can act on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The socket could not be opened.
+    #[error("cannot listen on {address}: {source}{}", hint(source))]
+    Listen {
+        /// What was tried.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Two listeners want the same port.
+    #[error("--advertised-listeners: {0}")]
+    Listeners(String),
+    /// TLS is asked for and cannot be offered.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A listener is to speak TLS, but there is no key and no certificate.
+    #[error(
+        "TLS is enabled for {0}, but its key and certificate are missing: give --tls-key-path and --tls-cert-path"
+    )]
+    TlsEmpty(String),
+    /// The store cannot be opened.
+    #[error("cannot use the data directory {}: {source}", path.display())]
+    Store {
+        /// The directory.
+        path: PathBuf,
+        /// What the store said.
+        source: StoreError,
+    },
+    /// What the store holds cannot be used.
+    #[error("cannot load the streams and subscriptions in {}: {source}", path.display())]
+    Catalogue {
+        /// The directory.
+        path: PathBuf,
+        /// What was wrong.
+        source: ServerError,
+    },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another server runs there, stop it or choose another --port",
+        io::ErrorKind::PermissionDenied => "; choose a --port above 1023",
+        io::ErrorKind::AddrNotAvailable => "; --bind-address must be an address of this machine",
+        _ => "",
+    }
+}
