@@ -23,7 +23,7 @@ lint:
 	@dev/lint.sh
 
 bench:
-	cargo bench -p hstream-server --bench store --bench subscription_window
+	cargo bench -p hstream-server --bench store --bench subscription_window --bench stats
 
 docs:
 	cargo doc --no-deps
