@@ -2,7 +2,7 @@
 
 mod node_under_test;
 
-use hstream_testkit::eventually;
+use hstream_testkit::{Fault, RpcProxy, eventually};
 use hstreamdb::{
     Consumer, ConsumerEvent, ConsumerSink, ConsumerState, Error, ErrorKind, ReceivedBatch, RecordId,
 };
@@ -61,6 +61,26 @@ async fn acknowledgements_are_let_go_once_the_server_says_they_are_durable() {
     })
     .await;
     assert_eq!(consumer.stats().redelivered_records, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_of_the_published_protocol_is_asked_for_its_checkpoints() {
+    let mut node = TestNode::start().await;
+    let shard = node.stream("s", 1).await[0];
+    node.subscription("sub", "s").await;
+    node.append_batches("s", shard, 5, 2).await;
+    let proxy = RpcProxy::start_broken(node.address().port(), Fault::Published).await.unwrap();
+    let client = hstreamdb::Client::connect(&proxy.url()).await.unwrap();
+    let consumer = client.consumer("sub").start().await.unwrap();
+    let ids = receive(&consumer, 10).await;
+    consumer.ack(&ids).unwrap();
+    eventually("the checkpoint, asked for every ten seconds", Duration::from_secs(40), || {
+        let stats = consumer.stats();
+        async move { (stats.unsent_acks == 0 && stats.unconfirmed_acks == 0).then_some(()) }
+    })
+    .await;
+    let report = soon(consumer.stop(GRACE)).await.unwrap();
+    assert!(report.clean, "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

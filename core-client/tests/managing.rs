@@ -2,6 +2,7 @@
 
 mod node_under_test;
 
+use hstream_testkit::{Fault, RpcProxy};
 use hstreamdb::{
     DeleteStreamOptions, ErrorKind, NodeState, Offset, StartFrom, StreamOptions, SubscriptionOptions,
 };
@@ -109,6 +110,25 @@ async fn a_redelivery_policy_reaches_the_server() {
     let records = buried.records().unwrap();
     assert_eq!(records.len(), 1);
     assert!(records[0].attributes.contains(&("dead-letter-record-id".to_owned(), ids[0].to_string())));
+}
+
+#[tokio::test]
+async fn a_redelivery_policy_is_refused_where_the_server_would_ignore_it() {
+    let mut node = TestNode::start().await;
+    node.stream("s", 1).await;
+    node.stream("dead", 1).await;
+    let proxy = RpcProxy::start_broken(node.address().port(), Fault::Published).await.unwrap();
+    let client = hstreamdb::Client::connect(&proxy.url()).await.unwrap();
+    for options in [
+        SubscriptionOptions::new().dead_letter("dead", 3),
+        SubscriptionOptions::new().redeliver_on_disconnect(true),
+    ] {
+        let error = soon(client.create_subscription("sub", "s", options)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unimplemented, "{error}");
+        assert!(!error.may_have_been_applied() && error.to_string().contains("redelivery"), "{error}");
+    }
+    assert!(!client.subscription_exists("sub").await.unwrap());
+    client.create_subscription("sub", "s", SubscriptionOptions::new()).await.unwrap();
 }
 
 #[tokio::test]

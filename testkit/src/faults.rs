@@ -43,6 +43,8 @@ pub enum Fault {
     DropStamps,
     /// Redelivery policies never reach the server, which creates subscriptions without them.
     DropPolicies,
+    /// No fault of the server's: it speaks the published protocol and nothing beyond it.
+    Published,
     /// Commands of operators are answered and not carried out.
     IgnoreCommands,
     /// Whatever the server refuses is refused with an error of another class.
@@ -82,6 +84,26 @@ impl Fault {
             }
             Fault::DropPolicies => {
                 &[metadata::REDELIVER_ON_DISCONNECT, metadata::MAX_DELIVERIES, metadata::DEAD_LETTER_STREAM]
+            }
+            Fault::Published => &[
+                metadata::PRODUCER_ID,
+                metadata::PRODUCER_EPOCH,
+                metadata::PRODUCER_SEQUENCE,
+                metadata::REDELIVER_ON_DISCONNECT,
+                metadata::MAX_DELIVERIES,
+                metadata::DEAD_LETTER_STREAM,
+                metadata::ACK_CONFIRMATION,
+                metadata::SUBSCRIPTION_INCARNATION,
+            ],
+            _ => &[],
+        }
+    }
+
+    /// Metadata of responses that the client never sees.
+    pub(crate) fn hidden_answers(self) -> &'static [&'static str] {
+        match self {
+            Fault::Published => {
+                &[metadata::CAPABILITIES, metadata::SUBSCRIPTION_INCARNATION, metadata::PRODUCER_REPEAT]
             }
             _ => &[],
         }

@@ -188,7 +188,10 @@ impl Proxy {
         for key in self.shared.broken.hidden_keys() {
             request.headers_mut().remove(*key);
         }
-        let response = self.pass_faulty(&method, request).await?;
+        let mut response = self.pass_faulty(&method, request).await?;
+        for key in self.shared.broken.hidden_answers() {
+            response.headers_mut().remove(*key);
+        }
         let refused = response.headers().get("grpc-status").is_some_and(|status| status != "0");
         if refused && self.shared.broken == Fault::WrongErrors {
             return Ok(Status::internal("something went wrong").into_http());
@@ -202,7 +205,7 @@ impl Proxy {
         mut request: Request,
     ) -> Result<Response, tonic::transport::Error> {
         let fault = match self.shared.broken {
-            Fault::None | Fault::DropStamps | Fault::DropPolicies | Fault::WrongErrors => {
+            Fault::None | Fault::DropStamps | Fault::DropPolicies | Fault::Published | Fault::WrongErrors => {
                 *self.shared.fault()
             }
             broken => broken,
