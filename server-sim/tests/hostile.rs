@@ -223,6 +223,37 @@ async fn calls_have_places_and_long_ones_leave_those_of_short_ones_alone() {
     node.stop().await;
 }
 
+#[tokio::test]
+async fn reads_by_key_have_places_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = start(dir.path(), Limits { max_key_reads: 1, ..Limits::default() }).await;
+    let shard = create(&mut node.client, "s", 1).await[0];
+    append(&mut node.client, shard, "x").await;
+    let request = |count| ReadStreamByKeyRequest {
+        reader_id: "r".into(),
+        stream_name: "s".into(),
+        read_record_count: count,
+        ..Default::default()
+    };
+    // It found something and waits for credit.
+    let (credits, waits) = tokio::sync::mpsc::channel(1);
+    credits.send(request(0)).await.unwrap();
+    let waits = tokio_stream::wrappers::ReceiverStream::new(waits);
+    let first = node.client.read_stream_by_key(waits).await.unwrap();
+    let (code, body) = refusal(node.client.read_stream_by_key(tokio_stream::iter([request(1)])).await);
+    let (_, class, extra) = body.unwrap();
+    assert_eq!((code, &*class), (Code::ResourceExhausted, "ResourceExhausted"));
+    assert!(extra.as_str().unwrap().contains("reads by key"), "{extra}");
+    node.client.read_shard_stream(read_from_the_start(shard)).await.expect("other reads have theirs");
+    drop((credits, first));
+    hstream_testkit::eventually("the place is free again", DEADLINE, || {
+        let mut client = node.client.clone();
+        async move { client.read_stream_by_key(tokio_stream::iter([request(1)])).await.ok() }
+    })
+    .await;
+    node.stop().await;
+}
+
 /// Resident memory of a process in MiB.
 fn resident(id: u32) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();

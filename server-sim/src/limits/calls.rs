@@ -42,6 +42,7 @@ const LIST_BYTES: usize = 4 << 20;
 pub struct CallLimits {
     short: Arc<Semaphore>,
     long: Arc<Semaphore>,
+    key_reads: Arc<Semaphore>,
     requests: Arc<Budget>,
     lists: Arc<Budget>,
     most: usize,
@@ -54,6 +55,7 @@ impl CallLimits {
         CallLimits {
             short: Arc::new(Semaphore::new(limits.max_short_calls as usize)),
             long: Arc::new(Semaphore::new(limits.max_long_calls as usize)),
+            key_reads: Arc::new(Semaphore::new(limits.max_key_reads as usize)),
             requests: Budget::new(limits.request_memory, limits.stall),
             lists: Budget::new(limits.response_memory, limits.stall),
             most,
@@ -96,13 +98,12 @@ where
         let long = LONG.contains(&method);
         let list = LISTS.contains(&method);
         let (streaming, append) = (STREAMING.contains(&method), method == "Append");
-        let (calls, most) = if long {
-            (&limits.long, limits.limits.max_long_calls)
-        } else {
-            (&limits.short, limits.limits.max_short_calls)
+        let (calls, most, kind) = match (long, method) {
+            (true, "ReadStreamByKey") => (&limits.key_reads, limits.limits.max_key_reads, "reads by key"),
+            (true, _) => (&limits.long, limits.limits.max_long_calls, "reads and consumers"),
+            (false, _) => (&limits.short, limits.limits.max_short_calls, "short calls"),
         };
         let Ok(call) = calls.clone().try_acquire_owned() else {
-            let kind = if long { "reads and consumers" } else { "short calls" };
             let text = format!("all {most} places for {kind} on this node are taken; try again later");
             let refused = crate::api::status::status(ServerError::new(Class::ResourceExhausted, text));
             return Box::pin(async move { Ok(refused.into_http()) });

@@ -24,6 +24,9 @@ pub struct Limits {
     pub max_short_calls: u32,
     /// Reads and consumers at a time; further ones are refused. Default 12,288.
     pub max_long_calls: u32,
+    /// Reads by key at a time; further ones are refused. Each may hold one unpacked batch of up to 64 MiB and 4 MiB
+    /// of packed ones while its client takes its time. Default 64.
+    pub max_key_reads: u32,
     /// Bytes of requests that are incomplete or not answered yet, small ones aside. Default 256 MiB.
     pub request_memory: usize,
     /// Bytes of records on their way to readers; consumers have as much again, and so have lists. Default 128 MiB.
@@ -42,6 +45,7 @@ impl Default for Limits {
             opening: Duration::from_secs(10),
             max_short_calls: 8192,
             max_long_calls: 12_288,
+            max_key_reads: 64,
             request_memory: 256 * 1024 * 1024,
             response_memory: 128 * 1024 * 1024,
             complete_within: Duration::from_secs(60),
