@@ -1,0 +1,1 @@
+//! Points 4, 5, 6, 17, 18: leaving, acknowledgements, reconnects, handlers, demand.

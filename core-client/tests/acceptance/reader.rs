@@ -1,0 +1,1 @@
+//! Point 21: resuming without holes and repeats.
