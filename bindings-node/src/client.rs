@@ -123,15 +123,13 @@ impl NativeClient {
         run(env, None, async move { client.echo(&message).await }, Ok)
     }
 
-    /// Counters as `[name, value]`.
+    /// Counters and gauges as `[name, value]`.
     #[napi]
     pub fn metrics(&self) -> Vec<(String, f64)> {
-        self.inner
-            .metrics()
-            .counters
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), *value as f64))
-            .collect()
+        let snapshot = self.inner.metrics();
+        let counters = snapshot.counters.into_iter().map(|(name, value)| (name.to_owned(), value as f64));
+        let gauges = snapshot.gauges.into_iter().map(|(name, value)| (name.to_owned(), value as f64));
+        counters.chain(gauges).collect()
     }
 
     #[napi]

@@ -332,13 +332,17 @@ impl Client {
         self.reader(py, stream, self.core.key_reader(stream, key), options)
     }
 
-    /// Counters of this client.
+    /// Counters and gauges of this client by name.
     fn metrics(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let counters = PyDict::new(py);
-        for (name, value) in py.detach(|| self.core.metrics()).counters {
-            counters.set_item(name, value)?;
+        let snapshot = py.detach(|| self.core.metrics());
+        let values = PyDict::new(py);
+        for (name, value) in snapshot.counters {
+            values.set_item(name, value)?;
         }
-        counters.into_py_any(py)
+        for (name, value) in snapshot.gauges {
+            values.set_item(name, value)?;
+        }
+        values.into_py_any(py)
     }
 
     /// Closes the client with its producers, consumers and readers; waits at most `timeout` seconds for what is

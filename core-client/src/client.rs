@@ -4,10 +4,10 @@ use crate::{
     cluster::{Cluster, Node, RawSettings},
     error::Result,
     events::Events,
-    metrics::MetricsSnapshot,
+    metrics::{MetricsRecorder, MetricsSnapshot},
     options::OptionValue,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// A connection to a cluster: one per process is enough. Cheap to clone; all clones share connections, node list and
 /// counters.
@@ -56,7 +56,8 @@ impl Client {
         self.cluster.events().subscribe()
     }
 
-    /// Counters over everything made from this client.
+    /// Metrics over everything made from this client. To have them as they happen, see
+    /// [`ClientBuilder::metrics_recorder`].
     pub fn metrics(&self) -> MetricsSnapshot {
         self.cluster.metrics().snapshot()
     }
@@ -147,6 +148,12 @@ impl ClientBuilder {
     /// None now; what does not fit together is refused by `connect`.
     pub fn basic_auth(self, username: impl Into<String>, password: impl Into<String>) -> Result<Self> {
         self.set("username", username.into())?.set("password", password.into())
+    }
+
+    /// Tells a recorder every measurement as it happens, beside [`Client::metrics`].
+    pub fn metrics_recorder(mut self, recorder: Arc<dyn MetricsRecorder>) -> Self {
+        self.settings.set_recorder(recorder);
+        self
     }
 
     /// Connects: all addresses at once, the first that answers decides.

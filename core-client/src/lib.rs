@@ -28,7 +28,7 @@ pub use consumer::{
 };
 pub use error::{Error, ErrorKind, Result};
 pub use events::{ClientEvent, Events};
-pub use metrics::MetricsSnapshot;
+pub use metrics::{DurationSummary, MetricKind, MetricSpec, MetricsRecorder, MetricsSnapshot, metric_table};
 pub use options::{OptionKind, OptionScope, OptionSpec, OptionValue, option_table};
 pub use producer::{
     AppendOutcome, CloseReport, Completion, Compression, ManyReceipt, Pending, Producer, ProducerBuilder,

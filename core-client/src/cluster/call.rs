@@ -103,7 +103,10 @@ impl Cluster {
                 }
             };
             let error = match result {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.metrics().call_duration.observe(started.elapsed());
+                    return Ok(answer);
+                }
                 Err(error) => error,
             };
             let (node, _) = progress.get();
@@ -143,6 +146,7 @@ impl Cluster {
                 }
             }
             self.metrics().call_failures.add(1);
+            self.metrics().call_duration.observe(started.elapsed());
             let mut error = retry::conclude(operation.effect, error)
                 .with_operation(operation.name)
                 .with_tries(tries, started.elapsed());

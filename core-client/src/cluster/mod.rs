@@ -104,7 +104,7 @@ impl Drop for Inner {
 
 impl Cluster {
     fn new(settings: Settings) -> Self {
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(Metrics::new(settings.recorder.clone()));
         Cluster(Arc::new(Inner {
             members: Members::new(settings.bootstrap.clone()),
             pool: Pool::new(settings.connection.clone(), metrics.clone()),

@@ -10,10 +10,11 @@ use super::{
 use crate::{
     VERSION,
     error::{Error, ErrorKind, Result},
+    metrics::MetricsRecorder,
     options::{OptionScope, OptionValue, Setting},
     retry::RetryPolicy,
 };
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 /// Options of a client as given; `finish` checks what only makes sense together.
 #[derive(Clone)]
@@ -31,6 +32,7 @@ pub(crate) struct RawSettings {
     retry: RetryPolicy,
     discovery_interval: Duration,
     max_receive_bytes: usize,
+    recorder: Option<Arc<dyn MetricsRecorder>>,
 }
 
 impl Default for RawSettings {
@@ -49,6 +51,7 @@ impl Default for RawSettings {
             retry: RetryPolicy::default(),
             discovery_interval: Duration::from_secs(30),
             max_receive_bytes: 32 << 20,
+            recorder: None,
         }
     }
 }
@@ -56,6 +59,10 @@ impl Default for RawSettings {
 impl RawSettings {
     pub(crate) fn add_url(&mut self, url: String) {
         self.urls.push(url);
+    }
+
+    pub(crate) fn set_recorder(&mut self, recorder: Arc<dyn MetricsRecorder>) {
+        self.recorder = Some(recorder);
     }
 
     pub(crate) fn set(&mut self, name: &str, value: OptionValue) -> Result<()> {
@@ -126,6 +133,7 @@ impl RawSettings {
             connect_timeout: self.connect_timeout,
             retry: self.retry,
             discovery_interval: self.discovery_interval,
+            recorder: self.recorder.clone(),
             connection: ConnectionSettings {
                 tls: if tls { Some(self.tls.config()?) } else { None },
                 headers,
@@ -160,6 +168,7 @@ pub(crate) struct Settings {
     pub connect_timeout: Duration,
     pub retry: RetryPolicy,
     pub discovery_interval: Duration,
+    pub recorder: Option<Arc<dyn MetricsRecorder>>,
     pub connection: ConnectionSettings,
 }
 

@@ -5,7 +5,7 @@ use super::{
     batcher::{Batch, Next},
     delivery::{Delivered, Delivery},
     shared::Shared,
-    transport::{Answer, Stamp},
+    transport::{Answer, Stamp, Transport},
 };
 use crate::error::{Error, ErrorKind};
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
@@ -32,6 +32,28 @@ struct Parcel {
     restarts: u32,
 }
 
+/// A batch on its way, as the metrics show it; taken back on drop, however the flight ends.
+struct OnTheWay {
+    transport: Arc<dyn Transport>,
+    bytes: i64,
+}
+
+impl OnTheWay {
+    fn new(transport: Arc<dyn Transport>, encoded: &BatchedRecord) -> Self {
+        let bytes = i64::try_from(encoded.payload.len()).unwrap_or(i64::MAX);
+        transport.metrics().append_inflight_batches.change(1);
+        transport.metrics().append_inflight_bytes.change(bytes);
+        OnTheWay { transport, bytes }
+    }
+}
+
+impl Drop for OnTheWay {
+    fn drop(&mut self) {
+        self.transport.metrics().append_inflight_batches.change(-1);
+        self.transport.metrics().append_inflight_bytes.change(-self.bytes);
+    }
+}
+
 /// A parcel on its way.
 struct Flight {
     /// Counts launches; tells answers of abandoned tries apart.
@@ -39,6 +61,7 @@ struct Flight {
     parcel: Parcel,
     maybe_stored: Arc<AtomicBool>,
     outcome: Option<Delivered>,
+    _on_the_way: OnTheWay,
 }
 
 /// Serves one shard until the producer ends.
@@ -184,7 +207,14 @@ impl Pipeline {
         self.launched += 1;
         let number = self.launched;
         self.tries.push(Box::pin(async move { (number, delivery.run().await) }));
-        self.flights.push_back(Flight { number, parcel, maybe_stored, outcome: None });
+        let on_the_way = OnTheWay::new(self.shared.transport.clone(), &parcel.encoded);
+        self.flights.push_back(Flight {
+            number,
+            parcel,
+            maybe_stored,
+            outcome: None,
+            _on_the_way: on_the_way,
+        });
     }
 
     /// Settles what has an outcome, oldest first: a later batch that is stored implies that those before it are,
@@ -231,6 +261,7 @@ impl Pipeline {
         let expected = parcel.encoded.batch_size as usize;
         if answer.ids.len() == expected {
             self.shared.count_stored(expected, parcel.encoded.payload.len());
+            self.shared.transport.metrics().append_duration.observe(batch.opened.elapsed());
             batch.resolve(Ok(&answer.ids));
         } else {
             let error = Error::new(ErrorKind::Internal, "append")

@@ -350,6 +350,8 @@ async fn nothing_is_lost_doubled_or_reordered_whatever_the_network_does() {
         );
         assert_eq!(producer.pending().records, 0);
         assert_eq!(producer.pending().bytes, 0);
+        let gauges = model.metrics.snapshot().gauges;
+        assert!(gauges.iter().all(|(_, value)| *value == 0), "seed {seed}: {gauges:?}");
     }
 }
 
