@@ -6,5 +6,6 @@ mod node_under_test;
 
 mod cluster;
 mod consumer;
+mod observing;
 mod producer;
 mod reader;
