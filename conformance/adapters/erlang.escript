@@ -42,8 +42,18 @@ run(<<"together">>, #{<<"connections">> := Connections, <<"command">> := Command
 run(<<"producer">>, #{<<"stream">> := Stream, <<"options">> := Options}, State) ->
     keep(producer, hstreamdb:producer(client(State), Stream, Options), State);
 run(<<"append">>, #{<<"records">> := Records}, #{producer := Producer} = State) ->
-    Pairs = [{Key, base64:decode(Payload)} || [Key, Payload] <- Records],
-    {with(hstreamdb:append_many(Producer, Pairs), fun(Ids) -> #{<<"ids">> => ids(Ids)} end), State};
+    {with(hstreamdb:append_many(Producer, pairs(Records)), fun(Ids) -> #{<<"ids">> => ids(Ids)} end), State};
+run(<<"close_producer">>, #{<<"records">> := Records, <<"timeout_ms">> := TimeoutMs}, #{producer := Producer} = State) ->
+    {ok, Receipt} = hstreamdb:append_async(Producer, pairs(Records)),
+    {ok, Report} = hstreamdb:close_producer(Producer, TimeoutMs),
+    Shown = shown([acknowledged, failed, unresolved], Report),
+    case hstreamdb:await(Receipt) of
+        {ok, Ids} ->
+            {{ok, Shown#{<<"ids">> => ids(Ids)}}, State};
+        {error, _} = Error ->
+            #{<<"error">> := Failure} = answer(Error),
+            {{ok, Shown#{<<"failure">> => Failure}}, State}
+    end;
 run(<<"attach">>, #{<<"subscription">> := Id, <<"consumer">> := Name, <<"options">> := Options}, State) ->
     keep({consumer, Name}, hstreamdb:subscribe(client(State), Id, Options), State#{{asked, Name} => false});
 run(<<"receive">>, #{<<"consumer">> := Name, <<"timeout_ms">> := TimeoutMs, <<"ack">> := Ack}, State) ->
@@ -177,6 +187,8 @@ unimplemented() ->
 names(Names) -> #{<<"names">> => lists:sort(Names)}.
 
 shown(Keys, Map) -> maps:from_list([{atom_to_binary(Key), maps:get(Key, Map)} || Key <- Keys]).
+
+pairs(Records) -> [{Key, base64:decode(Payload)} || [Key, Payload] <- Records].
 
 ids(Ids) -> [hstreamdb:record_id_to_binary(Id) || Id <- Ids].
 

@@ -74,13 +74,14 @@ const commands = {
     return { answers }
   },
   producer: async ({ stream, options }) => void (producer = await client.producer(stream, options)),
-  append: async ({ records }) => {
-    const payloads = records.map(([, payload]) => Buffer.from(payload, 'base64'))
-    const ids = await producer.appendMany(
-      payloads,
-      records.map(([key]) => key),
+  append: async ({ records }) => ({ ids: (await appendMany(records)).map(String) }),
+  close_producer: async ({ records, timeout_ms }) => {
+    const appended = appendMany(records).then(
+      (ids) => ({ ids: ids.map(String) }),
+      (error) => ({ failure: failure(error) }),
     )
-    return { ids: ids.map(String) }
+    const { acknowledged, failed, unresolved } = await producer.close({ timeoutMs: timeout_ms })
+    return { acknowledged, failed, unresolved, ...(await appended) }
   },
   attach: async ({ subscription, consumer, options }) =>
     void consumers.set(consumer, { handle: await client.consumer(subscription, options) }),
@@ -119,6 +120,14 @@ const commands = {
   },
   close_reader: async () => void (await reader.handle.close()),
   close: async () => void (await client.close({ timeoutMs })),
+}
+
+function appendMany(records) {
+  const payloads = records.map(([, payload]) => Buffer.from(payload, 'base64'))
+  return producer.appendMany(
+    payloads,
+    records.map(([key]) => key),
+  )
 }
 
 /** The next batch, or 'late'; one asked for in vain belongs to the next call. */

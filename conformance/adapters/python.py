@@ -121,11 +121,21 @@ class Adapter(Admin):
     async def open_producer(self, stream, options):
         self.producer = await self.client.producer(stream, **options)
 
+    def append_many(self, records):
+        payloads = [base64.b64decode(payload) for _, payload in records]
+        return self.producer.append_many(payloads, [key for key, _ in records])
+
     async def append(self, records):
-        ids = await self.producer.append_many(
-            [base64.b64decode(payload) for _, payload in records], [key for key, _ in records]
-        )
-        return {"ids": [str(id) for id in ids]}
+        return {"ids": [str(id) for id in await self.append_many(records)]}
+
+    async def close_producer(self, records, timeout_ms):
+        appended = asyncio.ensure_future(self.append_many(records))
+        report = await self.producer.close(timeout_ms / 1000)
+        try:
+            outcome = {"ids": [str(id) for id in await appended]}
+        except hstreamdb.HStreamError as error:
+            outcome = {"failure": failure(error)}
+        return {**report._asdict(), **outcome}
 
     async def attach(self, subscription, consumer, options):
         self.consumers[consumer] = await self.client.consumer(subscription, **options)

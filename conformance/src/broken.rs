@@ -71,4 +71,5 @@ pub const BROKEN: &[(Fault, &str)] = &[
     ),
     (Fault::IgnoreOffsets, "readers pass over a batch that nobody can read"),
     (Fault::ForgetAppends, "an append of nothing stores nothing"),
+    (Fault::ForgetAppends, "closing a producer sends what it has and reports what stays open"),
 ];

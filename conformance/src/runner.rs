@@ -95,6 +95,10 @@ impl Run {
                 self.start_append(records).await?;
             }
             Step::Await {} => self.finish_append(false).await?,
+            Step::CloseProducer { records, timeout_ms, stored } => {
+                let records = self.numbered(*records, 3, 0);
+                self.close_producer(records, *timeout_ms, *stored).await?;
+            }
             Step::Poison { kind } => self.poison(*kind).await?,
             Step::Subscribe { options } => self.subscribe(options).await?,
             Step::Attach { consumer, name } => {

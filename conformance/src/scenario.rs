@@ -97,6 +97,15 @@ pub enum Step {
     },
     /// Waits for the started append.
     Await {},
+    /// Appends `records` records and closes the producer at once, without waiting for their ids.
+    CloseProducer {
+        /// How many.
+        records: usize,
+        /// Longest time of the close, milliseconds.
+        timeout_ms: u64,
+        /// Whether they get their ids in that time; otherwise the report and the append must say that it is open.
+        stored: bool,
+    },
     /// Stores a batch that no language can read; the runner writes it without a client.
     Poison {
         /// In which way it is broken.

@@ -94,6 +94,21 @@ fn sorted(mut names: Vec<String>) -> Value {
     json!({ "names": names })
 }
 
+/// The records of a command.
+fn batch(command: &Value) -> Result<RecordBatch, Error> {
+    let mut batch = RecordBatch::with_capacity(0, 0);
+    for record in command["records"].as_array().into_iter().flatten() {
+        let payload =
+            BASE64.decode(record[1].as_str().unwrap_or_default()).map_err(|_| missing("payload"))?;
+        batch.push(record[0].as_str().unwrap_or_default(), &payload);
+    }
+    Ok(batch)
+}
+
+fn texts(ids: &[RecordId]) -> Value {
+    ids.iter().map(|id| Value::from(id.to_string())).collect()
+}
+
 fn records(batch: &ReceivedBatch) -> Result<Value, Error> {
     let records = batch.decoded()?.iter().map(|record| {
         json!({ "id": record.id.to_string(), "key": record.key, "payload": BASE64.encode(&record.payload) })
@@ -115,6 +130,7 @@ impl Adapter {
                 self.producer = Some(set_all(builder, command, ProducerBuilder::set)?.build().await?);
             }
             "append" => return self.append(command).await,
+            "close_producer" => return self.close_producer(command).await,
             "attach" => {
                 let builder = self.client()?.consumer(text(command, "subscription"));
                 let consumer = set_all(builder, command, ConsumerBuilder::set)?.start().await?;
@@ -163,15 +179,26 @@ impl Adapter {
     }
 
     async fn append(&self, command: &Value) -> Result<Value, Error> {
-        let mut batch = RecordBatch::with_capacity(0, 0);
-        for record in command["records"].as_array().into_iter().flatten() {
-            let payload =
-                BASE64.decode(record[1].as_str().unwrap_or_default()).map_err(|_| missing("payload"))?;
-            batch.push(record[0].as_str().unwrap_or_default(), &payload);
-        }
         let producer = self.producer.clone().ok_or_else(|| missing("producer"))?;
-        let ids = producer.append_many(batch).await?.await.into_result()?;
-        Ok(json!({ "ids": ids.iter().map(ToString::to_string).collect::<Vec<_>>() }))
+        let ids = producer.append_many(batch(command)?).await?.await.into_result()?;
+        Ok(json!({ "ids": texts(&ids) }))
+    }
+
+    async fn close_producer(&mut self, command: &Value) -> Result<Value, Error> {
+        let producer = self.producer.take().ok_or_else(|| missing("producer"))?;
+        let receipt = producer.append_many(batch(command)?).await?;
+        let limit = Duration::from_millis(command["timeout_ms"].as_u64().unwrap_or(1000));
+        let report = producer.close(limit).await?;
+        let mut answer = json!({
+            "acknowledged": report.acknowledged,
+            "failed": report.failed,
+            "unresolved": report.unresolved,
+        });
+        match receipt.await.into_result() {
+            Ok(ids) => answer["ids"] = texts(&ids),
+            Err(error) => answer["failure"] = failure(&error),
+        }
+        Ok(answer)
     }
 
     async fn receive(&self, command: &Value) -> Result<Value, Error> {

@@ -2,6 +2,7 @@
 
 use super::{Run, STREAM};
 use crate::{
+    adapter::Failure,
     expect,
     scenario::{ExpectedError, Poison},
 };
@@ -13,7 +14,7 @@ use hstreamdb_proto::{
     partition::key_hash,
 };
 use prost::Message as _;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 impl Run {
     /// The next records of the scenario; every payload is another one.
@@ -66,6 +67,11 @@ impl Run {
             Ok(ok) => ok,
             Err(failure) => bail!("append failed: {}: {}", failure.kind, failure.message),
         };
+        self.take_ids(&ok, unrelated)
+    }
+
+    /// The started records have these ids.
+    fn take_ids(&mut self, ok: &Map<String, Value>, unrelated: bool) -> Result<()> {
         let ids = ok.get("ids").and_then(Value::as_array).context("no ids")?;
         let records = std::mem::take(&mut self.started);
         ensure!(ids.len() == records.len(), "{} ids for {} records", ids.len(), records.len());
@@ -77,6 +83,41 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    /// Appends, and closes the producer over it.
+    pub(super) async fn close_producer(
+        &mut self,
+        records: Vec<(String, Vec<u8>)>,
+        timeout_ms: u64,
+        stored: bool,
+    ) -> Result<()> {
+        self.appended += records.len();
+        let list: Vec<_> =
+            records.iter().map(|(key, payload)| json!([key, BASE64.encode(payload)])).collect();
+        let command = json!({ "do": "close_producer", "records": list, "timeout_ms": timeout_ms });
+        let answer = self.adapter.done(&command).await?;
+        let told =
+            |name: &str| answer.get(name).and_then(Value::as_u64).with_context(|| format!("no {name}"));
+        let report = [told("acknowledged")?, told("failed")?, told("unresolved")?];
+        let all = records.len() as u64;
+        let expected = if stored { [all, 0, 0] } else { [0, 0, all] };
+        ensure!(report == expected, "acknowledged, failed, unresolved are {report:?}, not {expected:?}");
+        if stored {
+            self.started = records;
+            return self.take_ids(&answer, false);
+        }
+        for (_, payload) in &records {
+            self.history.unclear(payload);
+        }
+        let failure = answer.get("failure").cloned().context("the append has not failed")?;
+        let failure: Failure = serde_json::from_value(failure)?;
+        let expected = ExpectedError {
+            kind: vec!["outcome_unknown".into()],
+            code: None,
+            may_have_been_applied: Some(true),
+        };
+        expect::failed(Err(failure), &expected)
     }
 
     /// Stores a batch past every client.

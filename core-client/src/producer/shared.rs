@@ -198,11 +198,13 @@ impl Closable for Shared {
         Box::pin(async move {
             let Some(shared) = me else { return Ok(()) };
             let stream = shared.stream.clone();
-            let report = shared.close(limit).await;
-            if report.unresolved > 0 {
+            // What an earlier close gave up was reported by that one.
+            let before = shared.totals.unresolved.load(Ordering::Acquire);
+            let given_up = shared.close(limit).await.unresolved.saturating_sub(before);
+            if given_up > 0 {
                 return Err(Error::new(ErrorKind::Timeout, "close producer")
                     .with_resource(stream)
-                    .with_message(format!("{} records were given up after {limit:?}", report.unresolved)));
+                    .with_message(format!("{given_up} records were given up after {limit:?}")));
             }
             Ok(())
         })
