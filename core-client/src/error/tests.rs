@@ -1,5 +1,6 @@
 use super::*;
-use tonic::Status;
+use hstreamdb_proto::metadata::producer_error;
+use tonic::{Code, Status};
 
 fn with_body(code: Code, error: i32, message: &str, extra: Value) -> Error {
     let body = serde_json::json!({ "error": error, "message": message, "extra": extra });
@@ -12,7 +13,7 @@ fn statuses_become_kinds_by_their_table() {
         (Code::Cancelled, ErrorKind::Cancelled, false, true),
         (Code::Unknown, ErrorKind::Internal, false, true),
         (Code::InvalidArgument, ErrorKind::InvalidArgument, false, false),
-        (Code::DeadlineExceeded, ErrorKind::Timeout, false, true),
+        (Code::DeadlineExceeded, ErrorKind::Timeout, true, true),
         (Code::NotFound, ErrorKind::NotFound, false, false),
         (Code::AlreadyExists, ErrorKind::AlreadyExists, false, false),
         (Code::PermissionDenied, ErrorKind::PermissionDenied, false, false),
