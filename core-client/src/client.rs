@@ -1,13 +1,12 @@
 //! `Client` and its builder: the way to everything else.
 
 use crate::{
-    cluster::{Cluster, Node, RawSettings},
+    cluster::{AuthToken, Cluster, Events, Names, Node, RawSettings, TokenProvider},
     error::Result,
-    events::Events,
     metrics::{MetricsRecorder, MetricsSnapshot},
     options::OptionValue,
 };
-use std::{sync::Arc, time::Duration};
+use std::{io, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 /// A connection to a cluster: one per process is enough. Cheap to clone; all clones share connections, node list and
 /// counters.
@@ -51,7 +50,41 @@ impl Client {
         self.cluster.nodes()
     }
 
-    /// Membership and connection events from now on.
+    /// Asks the cluster for its nodes now instead of at the next refresh in the background, and gives them.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Timeout` when no node answers (the old list stays), `Closed`.
+    pub async fn refresh_nodes(&self) -> Result<Vec<Node>> {
+        self.cluster.refresh_nodes().await?;
+        Ok(self.nodes())
+    }
+
+    /// Drops the connections that calls and appends share, resolves names again and finds the nodes anew, from the
+    /// addresses given at first, too. Rarely needed: what fails is replaced by itself. Calls under way keep their
+    /// connections; consumers and readers keep theirs.
+    ///
+    /// # Errors
+    /// As [`refresh_nodes`](Client::refresh_nodes).
+    pub async fn reconnect(&self) -> Result<()> {
+        self.cluster.reconnect().await
+    }
+
+    /// Membership and connection events from now on, one by one or as a stream.
+    ///
+    /// ```no_run
+    /// # async fn example(client: hstreamdb::Client) {
+    /// use hstreamdb::ClientEvent;
+    ///
+    /// let mut events = client.events();
+    /// while let Some(event) = events.next().await {
+    ///     match event {
+    ///         ClientEvent::NodeSuspect { address, error } => eprintln!("{address} fails: {error}"),
+    ///         ClientEvent::NodeTrusted { address } => eprintln!("{address} is back"),
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # }
+    /// ```
     pub fn events(&self) -> Events {
         self.cluster.events().subscribe()
     }
@@ -78,8 +111,23 @@ impl Client {
     }
 }
 
-/// Options of a [`Client`]. Defaults: request and connect timeout 5 s, 5 tries from 100 ms to 5 s apart, discovery every
-/// 30 s, messages up to 32 MiB.
+/// Options of a [`Client`]. Defaults: 5 s for connecting and for one try of a call, 30 s for a call altogether, 5 tries
+/// from 100 ms to 5 s apart, discovery every 30 s, messages up to 32 MiB, one connection per node, no HTTP/2 pings.
+///
+/// ```no_run
+/// # async fn example() -> hstreamdb::Result<()> {
+/// use hstreamdb::Client;
+///
+/// let client = Client::builder()
+///     .url("hstreams://db1.example,db2.example")
+///     .ca_path("/etc/hstream/ca.pem")?
+///     .identity_path("/etc/hstream/client.pem", "/etc/hstream/client.key")?
+///     .host_mapping("10.1.0.7:6570", "db1.example:6570")
+///     .connect()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default)]
 #[must_use = "a builder does nothing until `connect`"]
 pub struct ClientBuilder {
@@ -93,6 +141,15 @@ impl ClientBuilder {
         self
     }
 
+    /// Adds a host without a scheme: `host`, `host:6570` or `[::1]:6570`. Whether TLS is spoken there is said by a url, or
+    /// by [`tls`](Self::tls).
+    ///
+    /// # Errors
+    /// None now; what is no address is refused by `connect`.
+    pub fn host(self, host: impl Into<String>) -> Result<Self> {
+        self.set("hosts", host.into())
+    }
+
     /// Sets an option of the table by name, in snake or camel case.
     ///
     /// # Errors
@@ -102,12 +159,86 @@ impl ClientBuilder {
         Ok(self)
     }
 
+    /// Whether to speak TLS where only hosts are given; urls say so by their scheme.
+    ///
+    /// # Errors
+    /// None now; what does not fit together is refused by `connect`.
+    pub fn tls(self, tls: bool) -> Result<Self> {
+        self.set("tls", tls)
+    }
+
+    /// Certificates in PEM that the servers' certificates must lead to; default: the system's.
+    ///
+    /// # Errors
+    /// None now; what is no PEM is refused by `connect`. So for all options of TLS.
+    pub fn ca_pem(self, pem: impl Into<Vec<u8>>) -> Result<Self> {
+        self.set("tls_ca_pem", pem.into())
+    }
+
+    /// The file with them; `connect` reads it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a path that is not Unicode.
+    pub fn ca_path(self, path: impl AsRef<Path>) -> Result<Self> {
+        self.set_path("tls_ca_path", path.as_ref())
+    }
+
+    /// Trusts the system's certificates besides the given ones.
+    ///
+    /// # Errors
+    /// None now.
+    pub fn use_system_roots(self) -> Result<Self> {
+        self.set("tls_use_system_roots", true)
+    }
+
+    /// The client's certificate chain and private key in PEM, for servers that ask for one.
+    ///
+    /// # Errors
+    /// None now; a key of another certificate is refused by `connect`.
+    pub fn identity_pem(self, chain: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Result<Self> {
+        self.set("tls_cert_pem", chain.into())?.set("tls_key_pem", key.into())
+    }
+
+    /// The files with them; `connect` reads them.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a path that is not Unicode.
+    pub fn identity_path(self, chain: impl AsRef<Path>, key: impl AsRef<Path>) -> Result<Self> {
+        self.set_path("tls_cert_path", chain.as_ref())?.set_path("tls_key_path", key.as_ref())
+    }
+
+    /// Name the servers' certificates must carry, instead of the host connected to.
+    ///
+    /// # Errors
+    /// None now.
+    pub fn domain_name(self, name: impl Into<String>) -> Result<Self> {
+        self.set("tls_domain_name", name.into())
+    }
+
+    fn set_path(self, option: &'static str, path: &Path) -> Result<Self> {
+        match path.to_str() {
+            Some(path) => self.set(option, path),
+            None => Err(crate::Error::new(crate::ErrorKind::InvalidArgument, "set client option")
+                .with_resource(option)
+                .with_message("the path is not Unicode; give the text of the file instead")),
+        }
+    }
+
     /// Deadline of one try of a call; default 5 s, at least 1 ms.
     ///
     /// # Errors
     /// `InvalidArgument` when out of range, as for all setters of durations.
     pub fn request_timeout(self, timeout: Duration) -> Result<Self> {
         self.set("request_timeout_ms", millis(timeout))
+    }
+
+    /// Deadline of a call altogether, tries and pauses included; default 30 s, at least 1 ms. With the other defaults tries
+    /// and pauses take at most 26.5 s.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when out of range.
+    pub fn total_timeout(self, timeout: Duration) -> Result<Self> {
+        self.set("total_timeout_ms", millis(timeout))
     }
 
     /// Deadline of connecting; default 5 s, at least 1 ms.
@@ -134,6 +265,85 @@ impl ClientBuilder {
         self.set("retry_max_attempts", attempts)
     }
 
+    /// Pauses between tries: random between half and all of a step that begins at `base` (default 100 ms) and doubles up to
+    /// `max` (default 5 s).
+    ///
+    /// # Errors
+    /// `InvalidArgument` when out of range.
+    pub fn retry_backoff(self, base: Duration, max: Duration) -> Result<Self> {
+        self.set("retry_base_ms", millis(base))?.set("retry_max_ms", millis(max))
+    }
+
+    /// Largest message accepted from a server; default 32 MiB, from 64 KiB to 2 GiB.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when out of range.
+    pub fn max_receive_bytes(self, bytes: usize) -> Result<Self> {
+        self.set("max_receive_bytes", bytes)
+    }
+
+    /// Connections per node that calls and appends take in turn; default 1, at most 64. Consumers and readers have their
+    /// own.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when out of range.
+    pub fn channels_per_node(self, connections: u32) -> Result<Self> {
+        self.set("channels_per_node", connections)
+    }
+
+    /// Pause between two HTTP/2 pings on an idle connection. Default none: published servers end connections that ping
+    /// more often than every 300 s without a call, and TCP finds dead peers within 40 s. For paths that forget idle
+    /// connections without a word.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when out of range.
+    pub fn keepalive(self, every: Duration) -> Result<Self> {
+        self.set("http2_keepalive_ms", millis(every))
+    }
+
+    /// Adds a header to every call. The client's own (`user-agent`, `grpc-…`) are refused by `connect`.
+    pub fn metadata(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.settings.add_metadata(name.into(), value.into());
+        self
+    }
+
+    /// Language named in the user agent `hstreamdb-<lang>/<version>`; default `rust`.
+    ///
+    /// # Errors
+    /// None now; what is not printable ASCII is refused by `connect`.
+    pub fn user_agent_lang(self, language: impl Into<String>) -> Result<Self> {
+        self.set("user_agent_lang", language.into())
+    }
+
+    /// Connects to `to` where the cluster names `from`, each `host:port` or `host` alone; for NAT and containers. Applies
+    /// to all nodes, those found later and owners of shards and subscriptions, too. What is no address is refused by
+    /// `connect`.
+    pub fn host_mapping(mut self, from: impl Into<String>, to: impl Into<String>) -> Self {
+        self.settings.add_host_mapping(from.into(), to.into());
+        self
+    }
+
+    /// Resolves host names to addresses in place of the system, anew for every connection.
+    ///
+    /// ```no_run
+    /// # async fn example() -> hstreamdb::Result<()> {
+    /// let client = hstreamdb::Client::builder()
+    ///     .url("hstream://db")
+    ///     .name_resolver(|_host| async { Ok(vec![[127, 0, 0, 1].into()]) })
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn name_resolver<F, Fut>(mut self, resolver: F) -> Self
+    where
+        F: Fn(String) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = io::Result<Vec<IpAddr>>> + Send + 'static,
+    {
+        self.settings.set_names(Names::new(resolver));
+        self
+    }
+
     /// Token sent as `authorization: Basic <token>`; one that begins with `Basic ` or `Bearer ` is sent as it is.
     ///
     /// # Errors
@@ -153,6 +363,38 @@ impl ClientBuilder {
     /// Tells a recorder every measurement as it happens, beside [`Client::metrics`].
     pub fn metrics_recorder(mut self, recorder: Arc<dyn MetricsRecorder>) -> Self {
         self.settings.set_recorder(recorder);
+        self
+    }
+
+    /// Asks for a token when one is needed: before the first call, shortly before the last one ends, and once when a server
+    /// refuses it. Calls at the same time share one asking; what it takes counts for their deadlines. A token goes with
+    /// every call, those of consumers and readers and to nodes found later, too.
+    ///
+    /// ```no_run
+    /// # async fn fetch() -> hstreamdb::Result<String> { Ok(String::new()) }
+    /// # async fn example() -> hstreamdb::Result<()> {
+    /// use hstreamdb::{AuthToken, Client};
+    /// use std::time::Duration;
+    ///
+    /// let client = Client::builder()
+    ///     .url("hstream://db")
+    ///     .token_provider(|| async {
+    ///         let token = fetch().await?;
+    ///         Ok(AuthToken::new(format!("Bearer {token}")).valid_for(Duration::from_secs(3600)))
+    ///     })
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// An error of the provider ends the call; a retryable one is tried again like a failed call.
+    pub fn token_provider<F, Fut>(mut self, provider: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<AuthToken>> + Send + 'static,
+    {
+        self.settings.set_token_provider(TokenProvider::new(provider));
         self
     }
 

@@ -7,7 +7,6 @@ mod cluster;
 mod codec;
 mod consumer;
 mod error;
-mod events;
 mod metrics;
 mod options;
 mod producer;
@@ -22,12 +21,11 @@ pub use admin::{
     StreamOptions, SubscriptionInfo, SubscriptionOptions,
 };
 pub use client::{Client, ClientBuilder};
-pub use cluster::{Node, NodeAddress, NodeState};
+pub use cluster::{AuthToken, ClientEvent, Events, Node, NodeAddress, NodeState};
 pub use consumer::{
     Consumer, ConsumerBuilder, ConsumerEvent, ConsumerSink, ConsumerState, ConsumerStats, StopReport,
 };
 pub use error::{Error, ErrorKind, Result};
-pub use events::{ClientEvent, Events};
 pub use metrics::{DurationSummary, MetricKind, MetricSpec, MetricsRecorder, MetricsSnapshot, metric_table};
 pub use options::{OptionKind, OptionScope, OptionSpec, OptionValue, option_table};
 pub use producer::{

@@ -249,6 +249,10 @@ metrics! {
         discovery_failures;
         /// Nodes marked as suspect.
         node_suspects;
+        /// Suspect nodes that answered again.
+        node_trusts;
+        /// Probes sent to suspect nodes.
+        node_probes;
         /// Batches acknowledged by a server.
         append_batches;
         /// Records acknowledged by a server.

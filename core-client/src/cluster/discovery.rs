@@ -1,20 +1,18 @@
 //! Finding the nodes: once at connect, then in the background, never in the way of a call.
 
-use super::{Cluster, Inner, NodeAddress, Settings, Target, nodes_of};
+use super::{ClientEvent, Cluster, Inner, NodeAddress, Settings, Target, asking::first_answer, nodes_of};
 use crate::{
     error::{Error, ErrorKind, Result},
-    events::ClientEvent,
     retry::Operation,
 };
-use futures::{StreamExt as _, stream};
 use hstreamdb_proto::api::DescribeClusterResponse;
 use std::{sync::Weak, time::Duration};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-/// Bootstrap addresses tried at the same time.
-const PARALLEL_CONNECTS: usize = 16;
 /// Least time between two refreshes, however many calls fail.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
+/// A node that has not described the cluster for this long gets company.
+const REFRESH_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Cluster {
     /// Connects: all bootstrap addresses are tried at once, and the first that describes its cluster decides.
@@ -25,39 +23,29 @@ impl Cluster {
     pub(crate) async fn connect(settings: Settings) -> Result<Cluster> {
         let cluster = Cluster::new(settings);
         let limit = cluster.settings().connect_timeout;
-        let started = Instant::now();
         let bootstrap = cluster.0.members.bootstrap().to_vec();
-        let mut answers = stream::iter(bootstrap.clone())
-            .map(|address| {
-                let cluster = &cluster;
-                async move {
-                    let answer = timeout(limit, cluster.describe_once(&address)).await;
-                    let answer = answer.unwrap_or_else(|_| {
-                        Err(Error::new(ErrorKind::Unavailable, "connect")
-                            .with_node(&address)
-                            .with_message(format!("no answer within {limit:?}")))
-                    });
-                    (address, answer)
-                }
-            })
-            .buffer_unordered(PARALLEL_CONNECTS);
-        let mut failures: Vec<(NodeAddress, Error)> = Vec::new();
-        while let Ok(Some((address, answer))) =
-            timeout(limit.saturating_sub(started.elapsed()), answers.next()).await
-        {
-            match answer {
-                Ok(response) => {
-                    drop(answers);
-                    cluster.0.members.prefer(&address);
-                    cluster.take_description(&response);
-                    cluster.start_discovery();
-                    return Ok(cluster);
-                }
-                Err(error) => failures.push((address, error)),
+        let answer = first_answer(bootstrap.clone(), Duration::ZERO, |address| {
+            let cluster = &cluster;
+            async move {
+                timeout(limit, cluster.describe_once(&address, limit)).await.unwrap_or_else(|_| {
+                    Err(Error::new(ErrorKind::Unavailable, "connect")
+                        .with_node(&address)
+                        .with_message(format!("no answer within {limit:?}")))
+                })
             }
+        })
+        .await;
+        match answer {
+            Ok((address, response)) => {
+                // What the others have come to is not needed.
+                cluster.0.pool.retain(|other| *other == address);
+                cluster.prefer(&address);
+                cluster.take_description(&response);
+                cluster.start_discovery();
+                Ok(cluster)
+            }
+            Err(failures) => Err(connect_error(&bootstrap, failures)),
         }
-        drop(answers);
-        Err(connect_error(&bootstrap, failures, limit))
     }
 
     fn start_discovery(&self) {
@@ -66,6 +54,9 @@ impl Cluster {
         let interval = self.settings().discovery_interval;
         tokio::spawn(async move {
             let work = async {
+                if let Some(inner) = Weak::<Inner>::upgrade(&weak) {
+                    Cluster(inner).choose_home().await;
+                }
                 loop {
                     tokio::select! {
                         () = tokio::time::sleep(interval) => {}
@@ -73,7 +64,8 @@ impl Cluster {
                         () = refresh.notified() => tokio::time::sleep(MIN_INTERVAL.min(interval)).await,
                     }
                     let Some(inner) = Weak::<Inner>::upgrade(&weak) else { return };
-                    Cluster(inner).refresh_nodes().await;
+                    // The failure was told as an event.
+                    let _ = Cluster(inner).refresh_nodes().await;
                 }
             };
             tokio::select! {
@@ -84,41 +76,88 @@ impl Cluster {
         });
     }
 
-    /// Asks nodes in turn until one describes the cluster; the old list stays when none does.
-    async fn refresh_nodes(&self) {
-        self.metrics().discovery_refreshes.add(1);
-        let limit = self.settings().request_timeout;
-        let mut last = None;
-        for address in self.0.members.candidates(0) {
-            let answer = timeout(limit, self.describe_once(&address)).await.unwrap_or_else(|_| {
-                Err(Error::new(ErrorKind::Timeout, "describe cluster")
-                    .with_node(&address)
-                    .with_message(format!("no answer within {limit:?}"))
-                    .with_transport(true))
-            });
-            match answer {
-                Ok(response) => {
-                    self.0.members.prefer(&address);
-                    self.take_description(&response);
-                    return;
-                }
-                Err(error) => {
-                    if error.is_transport() && !self.is_suspect(&address) {
-                        self.mark_suspect(&address, &error);
-                    }
-                    last = Some(error);
-                }
+    /// Clients that were given the same address must not all stay there: each takes a running node by chance, once that
+    /// node has answered. Until then, and where it cannot be reached, calls go where the client connected.
+    async fn choose_home(&self) {
+        let chance = (self.random_unit() * 1024.0) as usize;
+        let Some(home) = self.0.members.other_home(chance) else { return };
+        match self.describe_in_time(&home).await {
+            Ok(response) => {
+                self.prefer(&home);
+                self.take_description(&response);
             }
-        }
-        self.metrics().discovery_failures.add(1);
-        if let Some(error) = last {
-            tracing::warn!(%error, "no node answered when the node list was refreshed");
-            self.events().send(ClientEvent::DiscoveryFailed(error));
+            Err(error) if error.is_transport() => self.mark_suspect(&home, &error),
+            Err(error) => {
+                tracing::debug!(node = %home, %error, "a node of the cluster refused to describe it")
+            }
         }
     }
 
-    async fn describe_once(&self, address: &NodeAddress) -> Result<DescribeClusterResponse> {
-        let mut client = self.0.pool.client(address, self.settings().request_timeout).await?;
+    /// Asks nodes until one describes the cluster, the silent ones side by side; the old list stays when none does.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Timeout`, the last node's; `Closed`.
+    pub(crate) async fn refresh_nodes(&self) -> Result<()> {
+        self.metrics().discovery_refreshes.add(1);
+        let asked = first_answer(self.0.members.candidates(0), REFRESH_PATIENCE, |address| async move {
+            let answer = self.describe_in_time(&address).await;
+            if let Err(error) = &answer
+                && error.is_transport()
+            {
+                self.mark_suspect(&address, error);
+            }
+            answer
+        });
+        let answer = tokio::select! {
+            biased;
+            () = self.closed() => return Err(self.closed_error("refresh nodes")),
+            answer = asked => answer,
+        };
+        match answer {
+            Ok((address, response)) => {
+                self.prefer(&address);
+                self.take_description(&response);
+                Ok(())
+            }
+            Err(failures) => {
+                let error = failures.into_iter().next_back().map_or_else(
+                    || Error::new(ErrorKind::Unavailable, "refresh nodes").with_message("no node is known"),
+                    |(_, error)| error.with_operation("refresh nodes"),
+                );
+                self.metrics().discovery_failures.add(1);
+                tracing::warn!(%error, "no node answered when the node list was refreshed");
+                self.events().send(ClientEvent::DiscoveryFailed(error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Drops the connections that calls share and what is known of owners, and finds the nodes again. Calls under way keep
+    /// their connections.
+    ///
+    /// # Errors
+    /// As [`refresh_nodes`](Self::refresh_nodes).
+    pub(crate) async fn reconnect(&self) -> Result<()> {
+        self.0.pool.retain(|_| false);
+        self.0.owners.clear();
+        self.lock_capabilities().clear();
+        self.refresh_nodes().await
+    }
+
+    /// [`describe_once`](Self::describe_once) within the request timeout.
+    pub(super) async fn describe_in_time(&self, address: &NodeAddress) -> Result<DescribeClusterResponse> {
+        let limit = self.request_timeout();
+        timeout(limit, self.describe_once(address, limit)).await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Timeout, "describe cluster")
+                .with_node(address)
+                .with_message(format!("no answer within {limit:?}"))
+                .with_retryable(true)
+                .with_transport(true))
+        })
+    }
+
+    async fn describe_once(&self, address: &NodeAddress, limit: Duration) -> Result<DescribeClusterResponse> {
+        let mut client = self.0.pool.client(address, limit).await?;
         let response = client.describe_cluster(()).await.map_err(|status| {
             Error::from_status("describe cluster", &status)
                 .with_node(address)
@@ -141,7 +180,7 @@ impl Cluster {
         Ok(response)
     }
 
-    fn take_description(&self, response: &DescribeClusterResponse) {
+    pub(super) fn take_description(&self, response: &DescribeClusterResponse) {
         let nodes = nodes_of(response, &self.settings().host_mapping);
         if nodes.is_empty() {
             // A node that knows nobody is no reason to forget everybody.
@@ -149,8 +188,11 @@ impl Cluster {
         }
         let known: Vec<NodeAddress> = nodes.iter().map(|node| node.address.clone()).collect();
         let changes = self.0.members.replace(nodes);
+        for (node, before) in changes.changed {
+            self.events().send(ClientEvent::NodeStateChanged { node, before });
+        }
         for node in changes.removed {
-            self.0.resolver.forget_node(&node.address);
+            self.0.owners.forget_node(&node.address);
             self.events().send(ClientEvent::NodeRemoved(node));
         }
         for node in changes.added {
@@ -161,7 +203,7 @@ impl Cluster {
     }
 }
 
-fn connect_error(bootstrap: &[NodeAddress], failures: Vec<(NodeAddress, Error)>, limit: Duration) -> Error {
+fn connect_error(bootstrap: &[NodeAddress], failures: Vec<(NodeAddress, Error)>) -> Error {
     let telling = failures
         .iter()
         .map(|(_, error)| error)
@@ -172,7 +214,7 @@ fn connect_error(bootstrap: &[NodeAddress], failures: Vec<(NodeAddress, Error)>,
         .map(|address| match failures.iter().find(|(failed, _)| failed == address) {
             Some((_, error)) if error.message().is_empty() => (address, error.kind().name().to_owned()),
             Some((_, error)) => (address, error.message().to_owned()),
-            None => (address, format!("no answer within {limit:?}")),
+            None => (address, "not asked".to_owned()),
         })
         .map(|(address, reason)| if bootstrap.len() == 1 { reason } else { format!("{address}: {reason}") })
         .collect();

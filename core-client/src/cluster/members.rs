@@ -5,14 +5,9 @@ use hstreamdb_proto::api::{DescribeClusterResponse, NodeState as WireState, Serv
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 use tokio::time::Instant;
 
-/// How long a node that failed is asked last; doubles while it keeps failing when its time is over.
-const SUSPECT_FOR: Duration = Duration::from_secs(2);
-/// Longest such time: a node that came back is used again after it at the latest.
-const SUSPECT_AT_MOST: Duration = Duration::from_secs(30);
 /// More nodes than any cluster has; bounds what an answer can make this client hold.
 const MAX_NODES: usize = 1024;
 
@@ -96,6 +91,8 @@ pub(crate) fn nodes_of(response: &DescribeClusterResponse, mapping: &HostMapping
 pub(crate) struct Changes {
     pub added: Vec<Node>,
     pub removed: Vec<Node>,
+    /// Nodes on both lists, with their state before.
+    pub changed: Vec<(Node, NodeState)>,
 }
 
 /// The nodes of one client.
@@ -109,19 +106,15 @@ pub(crate) struct Members {
 #[derive(Debug, Clone, Copy)]
 struct Suspicion {
     since: Instant,
-    lasts: Duration,
-}
-
-impl Suspicion {
-    fn holds(&self) -> bool {
-        self.since.elapsed() < self.lasts
-    }
+    number: u64,
 }
 
 #[derive(Debug, Default)]
 struct State {
     nodes: Vec<Node>,
     suspects: HashMap<NodeAddress, Suspicion>,
+    /// Suspicions there have been.
+    suspicions: u64,
     preferred: Option<NodeAddress>,
 }
 
@@ -140,11 +133,10 @@ impl Members {
         self.lock().nodes.clone()
     }
 
-    /// Takes a new list. Suspicion stays: the cluster may be slower to notice than this client.
+    /// Takes a new list. Nodes that it says serve stay suspect: the cluster may be slower to notice than this client. Of
+    /// those that it gives up nothing more has to be found out.
     pub(crate) fn replace(&self, nodes: Vec<Node>) -> Changes {
-        let running = |list: &[Node], node: &Node| {
-            list.iter().any(|other| other.address == node.address && other.state == NodeState::Running)
-        };
+        let running = |list: &[Node], node: &Node| serves(list, &node.address);
         let mut state = self.lock();
         let mut changes = Changes::default();
         for node in nodes.iter().filter(|node| node.state == NodeState::Running) {
@@ -157,54 +149,75 @@ impl Members {
                 changes.removed.push(node.clone());
             }
         }
+        for node in &nodes {
+            if let Some(before) = state.nodes.iter().find(|before| before.address == node.address)
+                && before.state != node.state
+            {
+                changes.changed.push((node.clone(), before.state));
+            }
+        }
+        state.suspects.retain(|address, _| self.bootstrap.contains(address) || serves(&nodes, address));
         state.nodes = nodes;
-        // Kept for a while after its time, so that failing again is known to be that.
-        state.suspects.retain(|_, suspicion| suspicion.since.elapsed() < suspicion.lasts + SUSPECT_AT_MOST);
         changes
     }
 
-    /// Prefers a node for calls that any node can answer, so that one connection serves them all.
-    pub(crate) fn prefer(&self, address: &NodeAddress) {
+    /// Prefers a node for calls that any node can answer, so that one connection serves them all. Tells whether it was
+    /// suspect until now.
+    pub(crate) fn prefer(&self, address: &NodeAddress) -> bool {
         let mut state = self.lock();
         if state.preferred.as_ref() != Some(address) {
             state.preferred = Some(address.clone());
         }
-        state.suspects.remove(address);
+        !state.suspects.is_empty() && state.suspects.remove(address).is_some()
     }
 
-    /// An answer came from the node.
-    pub(crate) fn trust(&self, address: &NodeAddress) {
+    /// An answer came from the node. Tells whether it was suspect until now.
+    pub(crate) fn trust(&self, address: &NodeAddress) -> bool {
         let mut state = self.lock();
-        if !state.suspects.is_empty() {
-            state.suspects.remove(address);
-        }
+        !state.suspects.is_empty() && state.suspects.remove(address).is_some()
     }
 
-    /// Asks this node last for a while. Tells whether it was not suspect before.
-    pub(crate) fn suspect(&self, address: &NodeAddress) -> bool {
+    /// Asks this node last until it is trusted again. Gives the suspicion's number if it is a new one: one failure reaches
+    /// every call under way.
+    pub(crate) fn suspect(&self, address: &NodeAddress) -> Option<u64> {
         let mut state = self.lock();
         if state.preferred.as_ref() == Some(address) {
             state.preferred = None;
         }
-        let lasts = match state.suspects.get(address) {
-            // One failure reaches every call under way.
-            Some(suspicion) if suspicion.holds() => return false,
-            Some(suspicion) => suspicion.lasts.saturating_mul(2).min(SUSPECT_AT_MOST),
-            None => SUSPECT_FOR,
-        };
-        state.suspects.insert(address.clone(), Suspicion { since: Instant::now(), lasts });
-        true
+        if state.suspects.contains_key(address) {
+            return None;
+        }
+        state.suspicions += 1;
+        let number = state.suspicions;
+        state.suspects.insert(address.clone(), Suspicion { since: Instant::now(), number });
+        Some(number)
+    }
+
+    /// Whether this very suspicion still stands.
+    pub(crate) fn stands(&self, address: &NodeAddress, number: u64) -> bool {
+        self.lock().suspects.get(address).is_some_and(|suspicion| suspicion.number == number)
     }
 
     pub(crate) fn is_suspect(&self, address: &NodeAddress) -> bool {
-        self.lock().suspects.get(address).is_some_and(Suspicion::holds)
+        self.lock().suspects.contains_key(address)
+    }
+
+    /// A running node of at least two, by chance, if it is not the one that is preferred already.
+    pub(crate) fn other_home(&self, chance: usize) -> Option<NodeAddress> {
+        let state = self.lock();
+        let running: Vec<_> = state.nodes.iter().filter(|node| node.state == NodeState::Running).collect();
+        if running.len() < 2 {
+            return None;
+        }
+        let home = &running.get(chance % running.len())?.address;
+        (state.preferred.as_ref() != Some(home)).then(|| home.clone())
     }
 
     /// Every address there is, best first: the preferred one, running nodes in the order `shift` begins at, what the
     /// user gave, nodes that are not running, and at last those that failed lately.
     pub(crate) fn candidates(&self, shift: usize) -> Vec<NodeAddress> {
         let state = self.lock();
-        let suspect = |address: &NodeAddress| state.suspects.get(address).is_some_and(Suspicion::holds);
+        let suspect = |address: &NodeAddress| state.suspects.contains_key(address);
         let running: Vec<_> = state
             .nodes
             .iter()
@@ -239,6 +252,10 @@ impl Members {
     }
 }
 
+fn serves(nodes: &[Node], address: &NodeAddress) -> bool {
+    nodes.iter().any(|node| node.address == *address && node.state == NodeState::Running)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,29 +273,60 @@ mod tests {
         members.candidates(shift).iter().map(|address| address.host().to_owned()).collect()
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn failed_nodes_are_asked_last_and_for_a_while_only() {
+    #[test]
+    fn failed_nodes_are_asked_last_until_they_answer() {
         let members = Members::new(vec![address("boot")]);
         members.replace(vec![node(1, "a", NodeState::Running), node(2, "b", NodeState::Running)]);
         assert_eq!(names(&members, 0), ["a", "b", "boot"]);
         assert_eq!(names(&members, 1), ["b", "a", "boot"]);
-        members.prefer(&address("b"));
+        assert!(!members.prefer(&address("b")));
         assert_eq!(names(&members, 0), ["b", "a", "boot"]);
-        assert!(members.suspect(&address("b")));
-        assert!(!members.suspect(&address("b")));
+        let number = members.suspect(&address("b")).unwrap();
+        assert_eq!(members.suspect(&address("b")), None);
         assert_eq!(names(&members, 0), ["a", "boot", "b"]);
-        tokio::time::advance(SUSPECT_FOR).await;
-        assert_eq!(names(&members, 0), ["a", "b", "boot"]);
+        assert!(members.stands(&address("b"), number));
+        assert!(members.trust(&address("b")) && !members.trust(&address("b")));
+        assert!(!members.is_suspect(&address("b")));
+        let again = members.suspect(&address("b")).unwrap();
+        assert!(!members.stands(&address("b"), number) && members.stands(&address("b"), again));
+    }
 
-        // Failing again when its time is over doubles the time; an answer ends it.
-        assert!(members.suspect(&address("b")));
-        tokio::time::advance(SUSPECT_FOR).await;
-        assert!(members.is_suspect(&address("b")));
-        tokio::time::advance(SUSPECT_FOR).await;
-        assert!(!members.is_suspect(&address("b")));
-        members.suspect(&address("b"));
-        members.trust(&address("b"));
-        assert!(!members.is_suspect(&address("b")));
+    #[test]
+    fn suspicion_ends_when_the_cluster_gives_the_node_up() {
+        let members = Members::new(vec![address("boot")]);
+        let running = |name| node(1, name, NodeState::Running);
+        members.replace(vec![running("a"), running("b")]);
+        for name in ["a", "b", "boot"] {
+            members.suspect(&address(name));
+        }
+        members.replace(vec![running("a"), node(2, "b", NodeState::Dead)]);
+        assert!(members.is_suspect(&address("a")), "the cluster may be slower to notice");
+        assert!(!members.is_suspect(&address("b")), "nothing is left to find out");
+        assert!(members.is_suspect(&address("boot")), "it is kept for ever, so whether it is back matters");
+    }
+
+    #[test]
+    fn changes_of_state_are_told_with_the_state_before() {
+        let members = Members::new(Vec::new());
+        members.replace(vec![node(1, "a", NodeState::Starting)]);
+        let changes = members.replace(vec![node(1, "a", NodeState::Running)]);
+        assert_eq!(changes.changed, [(node(1, "a", NodeState::Running), NodeState::Starting)]);
+        assert_eq!((changes.added.len(), changes.removed.len()), (1, 0));
+        let changes = members.replace(vec![node(1, "a", NodeState::Unavailable)]);
+        assert_eq!(changes.changed, [(node(1, "a", NodeState::Unavailable), NodeState::Running)]);
+        assert_eq!(changes.removed.len(), 1);
+    }
+
+    #[test]
+    fn another_home_is_one_of_several_running_nodes() {
+        let members = Members::new(vec![address("boot")]);
+        members.replace(vec![node(1, "a", NodeState::Running), node(2, "b", NodeState::Dead)]);
+        assert_eq!(members.other_home(0), None);
+        members.replace(vec![node(1, "a", NodeState::Running), node(2, "b", NodeState::Running)]);
+        assert_eq!(members.other_home(0), Some(address("a")));
+        assert_eq!(members.other_home(1), Some(address("b")));
+        members.prefer(&address("a"));
+        assert_eq!(members.other_home(2), None);
     }
 
     #[test]

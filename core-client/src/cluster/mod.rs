@@ -1,39 +1,54 @@
 //! The cluster as one client sees it: nodes, connections, owners, and calls that find their way.
 
 mod address;
-mod auth;
+mod asking;
+mod authorized;
 mod call;
+mod dialer;
 mod discovery;
+mod event;
+mod headers;
+mod line;
 mod members;
+mod names;
+mod owners;
 mod pool;
-mod resolver;
+mod probe;
+mod route;
 mod settings;
 mod tls;
+mod token;
 mod url;
 
 pub use address::NodeAddress;
+pub use event::{ClientEvent, Events};
 pub use members::{Node, NodeState};
+pub use token::AuthToken;
 
-pub(crate) use call::Target;
+pub(crate) use event::EventSender;
 pub(crate) use members::nodes_of;
+pub(crate) use names::Names;
+pub(crate) use owners::Resource;
 pub(crate) use pool::ApiClient;
-pub(crate) use resolver::Resource;
+pub(crate) use route::Target;
 pub(crate) use settings::{RawSettings, Settings};
+pub(crate) use token::TokenProvider;
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    events::{ClientEvent, EventSender},
     metrics::Metrics,
     retry::{Backoff, RetryPolicy},
 };
+use dialer::Dialer;
 use futures::future::{BoxFuture, join_all};
 use hstreamdb_proto::metadata::{
     CAPABILITIES, CAPABILITY_ACK_CONFIRMATION, CAPABILITY_PRODUCER_SEQUENCE, CAPABILITY_SUBSCRIPTION_POLICY,
 };
+use line::Lines;
 use members::Members;
+use owners::Owners;
 use pool::Pool;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use resolver::Resolver;
 use std::{
     collections::HashMap,
     fmt,
@@ -85,7 +100,7 @@ pub(crate) struct Inner {
     settings: Settings,
     members: Members,
     pool: Pool,
-    resolver: Resolver,
+    owners: Owners,
     capabilities: Mutex<HashMap<NodeAddress, Capabilities>>,
     metrics: Arc<Metrics>,
     events: EventSender,
@@ -105,14 +120,16 @@ impl Drop for Inner {
 impl Cluster {
     fn new(settings: Settings) -> Self {
         let metrics = Arc::new(Metrics::new(settings.recorder.clone()));
+        let events = EventSender::new();
+        let lines = Lines::new(events.clone());
         Cluster(Arc::new(Inner {
             members: Members::new(settings.bootstrap.clone()),
-            pool: Pool::new(settings.connection.clone(), metrics.clone()),
+            pool: Pool::new(Dialer::new(settings.connection.clone(), lines, metrics.clone())),
             settings,
-            resolver: Resolver::default(),
+            owners: Owners::default(),
             capabilities: Mutex::default(),
             metrics,
-            events: EventSender::new(),
+            events,
             closed: CancellationToken::new(),
             closing: tokio::sync::Mutex::default(),
             closables: Mutex::default(),
@@ -200,21 +217,46 @@ impl Cluster {
         }
     }
 
-    /// After a failure on the way to a node: its connection is dropped, others are preferred for a while, and the
-    /// node list is refreshed soon.
+    /// After a failure on the way to a node: its connection is dropped, others are preferred until it answers a probe or
+    /// a call, and the node list is refreshed soon.
     pub(crate) fn mark_suspect(&self, address: &NodeAddress, error: &Error) {
-        self.0.pool.discard(address);
-        if self.0.members.suspect(address) {
-            self.0.resolver.forget_node(address);
+        let number = self.0.members.suspect(address);
+        // Once it is suspect, a young connection is not the one that failed: one that broke is replaced anyway, and one
+        // that is silent is noticed only after a request timeout.
+        let age = if number.is_some() { Duration::ZERO } else { self.request_timeout() };
+        self.0.pool.discard(address, age);
+        if let Some(number) = number {
+            self.0.owners.forget_node(address);
             self.lock_capabilities().remove(address);
             self.0.metrics.node_suspects.add(1);
             tracing::debug!(node = %address, %error, "node is suspect");
             self.0.events.send(ClientEvent::NodeSuspect { address: address.clone(), error: error.clone() });
+            self.start_probing(address.clone(), number);
         }
         self.0.refresh.notify_one();
     }
 
-    /// Whether a call to the node failed on the way lately.
+    /// An answer came from the node.
+    fn trust(&self, address: &NodeAddress) {
+        if self.0.members.trust(address) {
+            self.trusted_again(address);
+        }
+    }
+
+    /// An answer came from the node, and calls that any node can answer go there from now on.
+    fn prefer(&self, address: &NodeAddress) {
+        if self.0.members.prefer(address) {
+            self.trusted_again(address);
+        }
+    }
+
+    fn trusted_again(&self, address: &NodeAddress) {
+        self.0.metrics.node_trusts.add(1);
+        tracing::debug!(node = %address, "node is trusted again");
+        self.0.events.send(ClientEvent::NodeTrusted { address: address.clone() });
+    }
+
+    /// Whether a call to the node failed on the way, and it has not answered since.
     pub(crate) fn is_suspect(&self, address: &NodeAddress) -> bool {
         self.0.members.is_suspect(address)
     }
@@ -233,7 +275,7 @@ impl Cluster {
 
     /// Learns from the metadata of an answer, which also shows that the node is well.
     pub(crate) fn note_capabilities(&self, address: &NodeAddress, metadata: &MetadataMap) {
-        self.0.members.trust(address);
+        self.trust(address);
         if let Some(seen) = Capabilities::from_metadata(metadata) {
             self.lock_capabilities().insert(address.clone(), seen);
         }

@@ -18,11 +18,11 @@ pub(crate) enum Resource {
 
 /// Owners by resource.
 #[derive(Debug, Default)]
-pub(crate) struct Resolver {
+pub(crate) struct Owners {
     owners: Mutex<HashMap<Resource, NodeAddress>>,
 }
 
-impl Resolver {
+impl Owners {
     fn lock(&self) -> MutexGuard<'_, HashMap<Resource, NodeAddress>> {
         self.owners.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -43,6 +43,11 @@ impl Resolver {
         self.lock().remove(resource);
     }
 
+    /// Forgets everything.
+    pub(crate) fn clear(&self) {
+        self.lock().clear();
+    }
+
     /// Forgets everything at a node, after it failed.
     pub(crate) fn forget_node(&self, address: &NodeAddress) {
         self.lock().retain(|_, owner| owner != address);
@@ -55,16 +60,16 @@ mod tests {
 
     #[test]
     fn owners_are_forgotten_one_by_one_and_by_node() {
-        let resolver = Resolver::default();
+        let owners = Owners::default();
         let (a, b) = (NodeAddress::new("a", 1), NodeAddress::new("b", 1));
-        resolver.put(Resource::Shard(1), a.clone());
-        resolver.put(Resource::Shard(2), a.clone());
-        resolver.put(Resource::Subscription("s".into()), b.clone());
-        resolver.forget(&Resource::Shard(1));
-        assert_eq!(resolver.get(&Resource::Shard(1)), None);
-        assert_eq!(resolver.get(&Resource::Shard(2)), Some(a.clone()));
-        resolver.forget_node(&a);
-        assert_eq!(resolver.get(&Resource::Shard(2)), None);
-        assert_eq!(resolver.get(&Resource::Subscription("s".into())), Some(b));
+        owners.put(Resource::Shard(1), a.clone());
+        owners.put(Resource::Shard(2), a.clone());
+        owners.put(Resource::Subscription("s".into()), b.clone());
+        owners.forget(&Resource::Shard(1));
+        assert_eq!(owners.get(&Resource::Shard(1)), None);
+        assert_eq!(owners.get(&Resource::Shard(2)), Some(a.clone()));
+        owners.forget_node(&a);
+        assert_eq!(owners.get(&Resource::Shard(2)), None);
+        assert_eq!(owners.get(&Resource::Subscription("s".into())), Some(b));
     }
 }
