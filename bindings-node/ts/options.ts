@@ -94,6 +94,14 @@ export interface ProducerOptions {
   deliveryTimeoutMs?: number
   /** Against servers that cannot tell a repeat: retry also what may have been stored, at the risk of storing it twice. Default: false. */
   allowDuplicates?: boolean
+  /** Deadline of one try of a batch. Default: the client's. Unit: milliseconds. */
+  requestTimeoutMs?: number
+  /** Tries of a batch altogether; 1 never retries. Default: as many as delivery_timeout_ms has time for, the client's number where the server says that it failed. */
+  retryMaxAttempts?: number
+  /** Longest pause before the second try; it doubles with every further one. Default: the client's. Unit: milliseconds. */
+  retryBaseMs?: number
+  /** Longest pause between two tries. Default: the client's. Unit: milliseconds. */
+  retryMaxMs?: number
 }
 
 /** Options of `client.consumer`. */

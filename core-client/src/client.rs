@@ -5,6 +5,7 @@ use crate::{
     error::Result,
     metrics::{MetricsRecorder, MetricsSnapshot},
     options::OptionValue,
+    producer::DirectProducers,
 };
 use std::{io, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
@@ -27,6 +28,8 @@ use std::{io, net::IpAddr, path::Path, sync::Arc, time::Duration};
 #[derive(Debug, Clone)]
 pub struct Client {
     pub(crate) cluster: Cluster,
+    /// Behind `append`.
+    pub(crate) direct: Arc<DirectProducers>,
 }
 
 impl Client {
@@ -405,7 +408,7 @@ impl ClientBuilder {
     /// `PermissionDenied`, `Unavailable` with what each address failed with.
     pub async fn connect(self) -> Result<Client> {
         let cluster = Cluster::connect(self.settings.finish()?).await?;
-        Ok(Client { cluster })
+        Ok(Client { cluster, direct: Arc::default() })
     }
 }
 

@@ -80,6 +80,11 @@ impl BatchEncoder {
         self.records
     }
 
+    /// Length of the content so far.
+    pub fn content_len(&self) -> usize {
+        self.content.len()
+    }
+
     /// Exact length of the encoded, uncompressed `BatchedRecord` if a record of this layout were added.
     pub fn encoded_len_with(&self, layout: RecordLayout) -> usize {
         batched_record_len(self.records + 1, self.content.len() + layout.len_in_batch())

@@ -29,11 +29,14 @@ pub use error::{Error, ErrorKind, Result};
 pub use metrics::{DurationSummary, MetricKind, MetricSpec, MetricsRecorder, MetricsSnapshot, metric_table};
 pub use options::{OptionKind, OptionScope, OptionSpec, OptionValue, option_table};
 pub use producer::{
-    AppendOutcome, CloseReport, Completion, Compression, ManyReceipt, Pending, Producer, ProducerBuilder,
-    Receipt, WhenFull,
+    AppendOutcome, BatchReport, CloseReport, Completion, Compression, ManyReceipt, Pending, Producer,
+    ProducerBuilder, Receipt, UnresolvedShard, WhenFull,
 };
 pub use reader::{Reader, ReaderBuilder};
-pub use record::{Offset, PayloadKind, ReceivedBatch, ReceivedRecord, Record, RecordBatch, RecordId};
+pub use record::{
+    HRecord, Offset, PayloadKind, ReceivedBatch, ReceivedRecord, Record, RecordBatch, RecordId,
+};
+pub use routing::ShardMap;
 pub use runtime::{CancelToken, LogLevel, LogLine, LogQueue, Runtime, RuntimeOptions};
 
 /// Version of this crate, as it appears in the user agent.

@@ -228,6 +228,10 @@ static TABLE: &[OptionSpec] = &[
     spec(Producer, "max_inflight_per_shard", integer(1, 64), "batches", "5", "Batches of one shard in flight at a time; 1 against servers that cannot order them."),
     spec(Producer, "delivery_timeout_ms", integer(1, MAX_MS), "milliseconds", "120000", "Longest time from append to a result, tries included."),
     spec(Producer, "allow_duplicates", Bool, "", "false", "Against servers that cannot tell a repeat: retry also what may have been stored, at the risk of storing it twice."),
+    spec(Producer, "request_timeout_ms", integer(1, MAX_MS), "milliseconds", "", "Deadline of one try of a batch. Default: the client's."),
+    spec(Producer, "retry_max_attempts", integer(1, 1000), "", "", "Tries of a batch altogether; 1 never retries. Default: as many as delivery_timeout_ms has time for, the client's number where the server says that it failed."),
+    spec(Producer, "retry_base_ms", integer(0, MAX_MS), "milliseconds", "", "Longest pause before the second try; it doubles with every further one. Default: the client's."),
+    spec(Producer, "retry_max_ms", integer(0, MAX_MS), "milliseconds", "", "Longest pause between two tries. Default: the client's."),
 
     spec(Consumer, "name", Text, "", "", "Name of the consumer, unique in its subscription. Default: generated."),
     spec(Consumer, "ack_max_records", integer(1, MAX_I32), "records", "100", "Acknowledgements are sent when this many wait."),

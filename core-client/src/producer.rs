@@ -1,24 +1,33 @@
 //! Appending: records are batched per shard and sent in order; receipts say what became of each.
 
+mod batch;
 mod batcher;
 mod builder;
 mod cluster_transport;
 mod delivery;
+mod direct;
+mod entry;
 mod flow;
+mod lookup;
+mod observer;
 mod outcome;
 mod pipeline;
+mod report;
 mod settings;
 mod shared;
 mod transport;
 
 pub use builder::ProducerBuilder;
+pub(crate) use direct::DirectProducers;
+pub use observer::BatchReport;
 pub use outcome::{AppendOutcome, Completion, ManyReceipt, Receipt};
+pub use report::{CloseReport, UnresolvedShard};
 pub use settings::{Compression, WhenFull};
-pub use shared::CloseReport;
 
 use crate::{
+    codec::RecordLayout,
     error::{Error, ErrorKind, Result},
-    record::{Record, RecordBatch},
+    record::{Record, RecordBatch, RecordView},
 };
 use flow::{Permit, Turn, closed};
 use outcome::Call;
@@ -71,35 +80,62 @@ impl Producer {
     /// allows, `Overloaded` when there is no room and `when_full` does not wait for it, `Closed`, `Routing` when
     /// no shard takes the key.
     pub async fn append(&self, record: Record) -> Result<Receipt> {
+        self.append_one(&record).await
+    }
+
+    async fn append_one(&self, record: &Record) -> Result<Receipt> {
         let view = record.view();
-        batcher::measure(&self.shared().settings, &view).map_err(|error| self.named(error))?;
-        let (_turn, permit) = self.enter(1, view.flow_bytes()).await?;
-        self.hand_over_one(&record, permit)
+        let layout = self.measure(&view)?;
+        let (turn, permit) = self.enter(1, view.flow_bytes()).await?;
+        match self.hand_over_one(&view, layout, permit) {
+            Err(error) if error.kind() == ErrorKind::Routing => {
+                // Whoever comes later waits until this one has found its shard, or has not.
+                self.find_shards(error).await?;
+                drop(turn);
+                let (_turn, permit) = self.enter(1, view.flow_bytes()).await?;
+                self.hand_over_one(&view, layout, permit)
+            }
+            handed_over => handed_over,
+        }
     }
 
     /// Accepts a record if there is room now. Never waits.
     ///
     /// # Errors
-    /// Those of [`append`](Self::append); `Overloaded` when there is no room.
+    /// Those of [`append`](Self::append); `Overloaded` when there is no room. After `Routing` the shards are asked for in
+    /// the background.
     pub fn try_append(&self, record: Record) -> Result<Receipt> {
         let view = record.view();
-        batcher::measure(&self.shared().settings, &view).map_err(|error| self.named(error))?;
+        let layout = self.measure(&view)?;
         let permit =
             self.shared().flow.try_acquire(1, view.flow_bytes()).map_err(|error| self.named(error))?;
-        self.hand_over_one(&record, permit)
+        let handed_over = self.hand_over_one(&view, layout, permit);
+        if handed_over.as_ref().is_err_and(|error| error.kind() == ErrorKind::Routing) {
+            self.shared().refresh_shards_later();
+        }
+        handed_over
     }
 
     /// Accepts many records at once, in order; the receipt tells what became of each.
     ///
-    /// A record that could never be sent fails alone; the others are sent.
+    /// This is the fast way: what a single record costs here is its copy into the batch and, unless the one before has
+    /// the same key, the hash of its key. A record that could never be sent fails alone; the others are sent.
     ///
     /// # Errors
     /// `InvalidArgument` when the records together are more than flow control ever allows, `Overloaded`,
     /// `Closed`; nothing was appended then.
     pub async fn append_many(&self, batch: RecordBatch) -> Result<ManyReceipt> {
+        self.append_all(&batch).await
+    }
+
+    async fn append_all(&self, batch: &RecordBatch) -> Result<ManyReceipt> {
         let (_turn, permit) = self.enter(batch.len(), batch.flow_bytes()).await?;
+        if !self.shared().intake().takes_every_key() {
+            // Whether it helps shows below.
+            let _ = self.shared().refresh_shards().await;
+        }
         let (done, receipt) = outcome::many_receipt(batch.len());
-        self.hand_over(&batch, permit, done).map_err(|(error, _)| error)?;
+        self.hand_over(batch, permit, done).map_err(|(error, _)| error)?;
         Ok(receipt)
     }
 
@@ -140,8 +176,21 @@ impl Producer {
         everything.wait().await
     }
 
+    /// Sends what waits in the open batch of the key's shard, and resolves when everything appended before to that
+    /// shard is resolved. Other shards go on collecting.
+    ///
+    /// Dropping the future stops the waiting only.
+    ///
+    /// # Errors
+    /// The first error among these records; `Routing` when no shard takes the key.
+    pub async fn flush_key(&self, key: &str) -> Result<()> {
+        let before = self.shared().intake().flush_key(key);
+        before?.wait().await
+    }
+
     /// Stops accepting, sends what was accepted, and resolves every receipt: what is left after `timeout` is
-    /// given up, with `OutcomeUnknown` if it had been sent and `Closed` if not. Calling it again is harmless.
+    /// given up, with `OutcomeUnknown` if it had been sent and `Closed` if not. The report says on which shards, how
+    /// much of it may be stored, and why. Calling it again is harmless.
     ///
     /// # Errors
     /// None today; failures of records are told by their receipts and counted in the report.
@@ -176,7 +225,20 @@ impl Producer {
         entered.map_err(|error| self.named(error))
     }
 
-    fn hand_over_one(&self, record: &Record, permit: Permit) -> Result<Receipt> {
+    fn measure(&self, view: &RecordView<'_>) -> Result<RecordLayout> {
+        batcher::measure(&self.shared().settings, view).map_err(|error| self.named(error))
+    }
+
+    /// After a key had no shard: asks which there are now. `routing` stays the error when nobody can say.
+    async fn find_shards(&self, routing: Error) -> Result<()> {
+        match self.shared().refresh_shards().await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(self.named(error)),
+            Err(_) => Err(routing),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn hand_over_one(&self, view: &RecordView<'_>, layout: RecordLayout, permit: Permit) -> Result<Receipt> {
         let (sender, receipt) = outcome::receipt();
         let mut lanes = Vec::new();
         let pushed = {
@@ -184,10 +246,10 @@ impl Producer {
             if intake.is_closed() {
                 Err(closed())
             } else {
-                intake.push(&record.view(), permit, sender, &mut lanes)
+                intake.push(view, layout, permit, sender, &mut lanes)
             }
         };
-        self.shared().start(lanes);
+        pipeline::start(self.shared(), lanes);
         pushed.map(|()| receipt).map_err(|error| self.named(error))
     }
 
@@ -207,7 +269,7 @@ impl Producer {
             let refused = intake.push_many(batch, permit, &call, &mut lanes);
             (call, refused)
         };
-        self.shared().start(lanes);
+        pipeline::start(self.shared(), lanes);
         if batch.is_empty() || !refused.is_empty() {
             let producer = self.shared().clone();
             // Completions run on the runtime, never inside the call that passed them in. Should the runtime be
@@ -215,6 +277,9 @@ impl Producer {
             drop(self.shared().runtime.spawn(async move {
                 if refused.is_empty() {
                     call.fail(0..0, closed());
+                }
+                if refused.iter().any(|(_, error)| error.kind() == ErrorKind::Routing) {
+                    producer.refresh_shards_later();
                 }
                 for (position, error) in refused {
                     call.fail(

@@ -7,6 +7,7 @@ mod received;
 
 pub use batch::RecordBatch;
 pub(crate) use batch::RecordView;
+pub use hrecord::HRecord;
 pub use id::{Offset, RecordId};
 pub use received::{ReceivedBatch, ReceivedRecord};
 
@@ -65,8 +66,12 @@ impl Record {
     /// # Errors
     /// `InvalidArgument` when the text is not JSON, not an object, or nested deeper than 30 levels.
     pub fn hrecord_json(json: &str) -> Result<Self> {
-        let payload = hrecord::encode_json(json)?;
-        Ok(Record { payload, kind: PayloadKind::HRecord, ..Record::default() })
+        HRecord::from_json(json).map(|hrecord| Record::hrecord(&hrecord))
+    }
+
+    /// A record of an [`HRecord`], without a key.
+    pub fn hrecord(hrecord: &HRecord) -> Self {
+        Record { payload: hrecord.encode(), kind: PayloadKind::HRecord, ..Record::default() }
     }
 
     /// With a partition key.

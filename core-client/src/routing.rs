@@ -2,6 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use hstreamdb_proto::{api, partition::key_hash};
+use std::ops::RangeInclusive;
 
 /// A shard and the hashes that belong to it, both ends inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,19 +12,43 @@ pub(crate) struct ShardRange {
     pub id: u64,
 }
 
-/// All shards of a stream, ascending by range. Servers list them by name, which is another order.
+/// Which shard of a stream takes which key: a value, as of the moment it was fetched. Producers have their own and
+/// keep it up to date.
+///
+/// ```
+/// # fn main() -> hstreamdb::Result<()> {
+/// let map = hstreamdb::ShardMap::new([(7, 0..=u128::MAX / 2), (8, u128::MAX / 2 + 1..=u128::MAX)])?;
+/// assert_eq!(map.shard_for_key("key1"), Some(8));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ShardMap {
+pub struct ShardMap {
+    /// Ascending by range. Servers list them by name, which is another order.
     ranges: Vec<ShardRange>,
+    complete: bool,
 }
 
 impl ShardMap {
+    /// A map of these shards: id and hashes, both ends inclusive, in any order.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no shard.
+    pub fn new(shards: impl IntoIterator<Item = (u64, RangeInclusive<u128>)>) -> Result<Self> {
+        let range = |(id, hashes): (u64, RangeInclusive<u128>)| ShardRange {
+            start: *hashes.start(),
+            end: *hashes.end(),
+            id,
+        };
+        ShardMap::of(shards.into_iter().map(range).collect())
+    }
+
     /// The map of a `ListShards` answer.
     ///
     /// # Errors
     /// `Codec` when a range is not a pair of decimal numbers, `NotFound` when there is no shard.
-    pub fn from_wire(stream: &str, shards: &[api::Shard]) -> Result<Self> {
-        let mut ranges = shards
+    pub(crate) fn from_wire(stream: &str, shards: &[api::Shard]) -> Result<Self> {
+        let ranges = shards
             .iter()
             .map(|shard| {
                 let parse = |text: &str| {
@@ -40,22 +65,52 @@ impl ShardMap {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
-        if ranges.is_empty() {
-            return Err(Error::new(ErrorKind::NotFound, "list shards")
-                .with_resource(stream)
-                .with_message("the stream has no shards"));
-        }
+        ShardMap::of(ranges).map_err(|error| error.with_resource(stream))
+    }
+
+    fn of(mut ranges: Vec<ShardRange>) -> Result<Self> {
         ranges.sort_unstable_by_key(|range| range.start);
-        Ok(ShardMap { ranges })
+        let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else {
+            return Err(
+                Error::new(ErrorKind::NotFound, "list shards").with_message("the stream has no shards")
+            );
+        };
+        let complete = first.start == 0
+            && last.end == u128::MAX
+            && ranges
+                .iter()
+                .zip(ranges.iter().skip(1))
+                .all(|(one, next)| one.end.checked_add(1) == Some(next.start));
+        Ok(ShardMap { ranges, complete })
+    }
+
+    /// The shard that takes a key; `None` when none does, which healthy streams never have.
+    pub fn shard_for_key(&self, key: &str) -> Option<u64> {
+        self.index_for_key(key).and_then(|index| self.ranges.get(index)).map(|range| range.id)
+    }
+
+    /// The shards' ids, ascending by the hashes they take.
+    pub fn shard_ids(&self) -> impl ExactSizeIterator<Item = u64> + '_ {
+        self.ranges.iter().map(|range| range.id)
     }
 
     /// The shards, ascending by range.
-    pub fn ranges(&self) -> &[ShardRange] {
+    pub(crate) fn ranges(&self) -> &[ShardRange] {
         &self.ranges
     }
 
+    /// Whether there is a shard of this id.
+    pub(crate) fn has_shard(&self, id: u64) -> bool {
+        self.ranges.iter().any(|range| range.id == id)
+    }
+
+    /// Whether every key has a shard.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
     /// Index into [`ranges`](Self::ranges) of the shard of a key; `None` when no range holds its hash.
-    pub fn index_for_key(&self, key: &str) -> Option<usize> {
+    pub(crate) fn index_for_key(&self, key: &str) -> Option<usize> {
         if let [only] = self.ranges.as_slice()
             && (only.start, only.end) == (0, u128::MAX)
         {
@@ -134,6 +189,19 @@ mod tests {
             assert_eq!(map.index_for_hash(hash), None, "{hash}");
         }
         assert_eq!(ShardMap::from_wire("s", &[shard(1, 10, 20)]).unwrap().index_for_key("a"), None);
+    }
+
+    #[test]
+    fn a_map_knows_whether_it_has_holes() {
+        assert!((1..20).all(|count| even(count).is_complete()));
+        let whole = [(1, 0..=10), (3, 21..=u128::MAX), (2, 11..=20)];
+        assert!(ShardMap::new(whole.clone()).unwrap().is_complete());
+        for missing in 0..3 {
+            let part =
+                whole.iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, shard)| shard.clone());
+            assert!(!ShardMap::new(part).unwrap().is_complete());
+        }
+        assert_eq!(ShardMap::new(whole).unwrap().shard_ids().collect::<Vec<_>>(), [1, 2, 3]);
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Records into batches: one open batch per shard, closed by count, size or age, and the queue of closed ones.
 
 use super::{
+    batch::{Batch, FlushWait, Generations},
     flow::Permit,
-    outcome::{Call, Waiters},
+    lookup::Fetched,
+    observer::Observer,
+    outcome::Call,
     settings::ProducerSettings,
 };
 use crate::{
@@ -14,84 +17,12 @@ use crate::{
 use hstreamdb_proto::api::ErrorCode;
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, OnceLock, Weak},
+    sync::Arc,
 };
 use tokio::{
-    sync::{Notify, oneshot, watch},
+    sync::{Notify, oneshot},
     time::Instant,
 };
-
-/// Records of one shard that are stored together or not at all.
-#[derive(Debug)]
-pub(super) struct Batch {
-    pub encoder: BatchEncoder,
-    /// How many there are; stays when the encoder is taken out.
-    pub records: usize,
-    /// When its first record came.
-    pub opened: Instant,
-    waiters: Waiters,
-    permit: Permit,
-    generation: Arc<Generation>,
-    resolved: bool,
-}
-
-impl Batch {
-    /// Tells everybody what became of the records and gives their room back.
-    pub fn resolve(mut self, result: Result<&[RecordId], &Error>) {
-        self.tell(result);
-    }
-
-    fn tell(&mut self, result: Result<&[RecordId], &Error>) {
-        self.resolved = true;
-        if let Err(error) = result {
-            // A flush reports the first error only.
-            let _ = self.generation.error.set(error.clone());
-        }
-        // Before anybody is told, so that whoever reacts to it finds the room.
-        self.permit.release();
-        self.waiters.resolve(result);
-    }
-}
-
-impl Drop for Batch {
-    /// A batch that goes away unsent, with its runtime or its producer. Those that were sent are resolved by
-    /// their pipeline.
-    fn drop(&mut self) {
-        if !self.resolved {
-            let error = Error::new(ErrorKind::Closed, "append")
-                .with_message("the producer was closed before the record was sent");
-            self.tell(Err(&error));
-        }
-    }
-}
-
-/// All batches opened between two flushes. A flush waits until none of them is left.
-#[derive(Debug)]
-struct Generation {
-    alive: watch::Sender<()>,
-    error: Arc<OnceLock<Error>>,
-}
-
-impl Generation {
-    fn new() -> Arc<Self> {
-        Arc::new(Generation { alive: watch::Sender::new(()), error: Arc::default() })
-    }
-}
-
-/// Waits for the batches before a flush.
-pub(super) struct FlushWait(Vec<(watch::Receiver<()>, Arc<OnceLock<Error>>)>);
-
-impl FlushWait {
-    /// Resolves when all are resolved, with the first error among them.
-    pub async fn wait(self) -> Result<()> {
-        let mut first = None;
-        for (mut alive, error) in self.0 {
-            while alive.changed().await.is_ok() {}
-            first = first.or_else(|| error.get().cloned());
-        }
-        first.map_or(Ok(()), Err)
-    }
-}
 
 /// What waits for one shard.
 #[derive(Debug)]
@@ -99,6 +30,7 @@ struct Lane {
     shard_id: u64,
     open: Option<Batch>,
     ready: VecDeque<Batch>,
+    generations: Generations,
     wake: Arc<Notify>,
     /// Whether a pipeline serves it.
     served: bool,
@@ -128,28 +60,29 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) struct Intake {
     settings: Arc<ProducerSettings>,
-    map: ShardMap,
+    observer: Option<Observer>,
+    shards: Fetched,
     lanes: Vec<Lane>,
     index: HashMap<u64, usize>,
-    generation: Arc<Generation>,
-    generations: VecDeque<Weak<Generation>>,
+    /// What is left of shards that are gone.
+    gone: Generations,
     closed: bool,
 }
 
 impl Intake {
-    pub fn new(settings: Arc<ProducerSettings>, map: ShardMap) -> Self {
-        let generation = Generation::new();
+    pub fn new(settings: Arc<ProducerSettings>, observer: Option<Observer>, map: ShardMap) -> Self {
+        let shards = Fetched { asked: Instant::now(), map: Arc::new(map) };
         let mut intake = Intake {
             settings,
-            map: map.clone(),
+            observer,
+            shards: shards.clone(),
             lanes: Vec::new(),
             index: HashMap::new(),
-            generations: VecDeque::from([Arc::downgrade(&generation)]),
-            generation,
+            gone: Generations::default(),
             closed: false,
         };
         // A fresh intake has nothing to give back.
-        drop(intake.replace_map(map));
+        drop(intake.route_by(shards));
         intake
     }
 
@@ -158,16 +91,21 @@ impl Intake {
         self.closed
     }
 
-    /// Accepts one record, or says why it never could be.
+    /// Whether every key has a shard.
+    pub fn takes_every_key(&self) -> bool {
+        self.shards.map.is_complete()
+    }
+
+    /// Accepts one record of this layout, or says why it never could be.
     pub fn push(
         &mut self,
         view: &RecordView<'_>,
+        layout: RecordLayout,
         mut permit: Permit,
         sender: oneshot::Sender<Result<RecordId>>,
         started: &mut Vec<NewLane>,
     ) -> Result<()> {
         let lane = self.lane_of(view.key)?;
-        let layout = measure(&self.settings, view)?;
         let batch = self.place(lane, view, layout, &mut permit, started)?;
         batch.waiters.push_one(sender);
         self.seal_if_full(lane);
@@ -206,10 +144,10 @@ impl Intake {
     }
 
     fn lane_of(&self, key: &str) -> Result<usize> {
-        self.map.index_for_key(key).ok_or_else(|| {
+        self.shards.map.index_for_key(key).ok_or_else(|| {
             Error::new(ErrorKind::Routing, "append")
                 .with_resource(format!("key {key:?}"))
-                .with_message("no shard of the stream holds the hash of this key")
+                .with_message("no shard of the stream takes the hash of this key; append it again later")
         })
     }
 
@@ -239,19 +177,17 @@ impl Intake {
             // The pipeline learns when the batch will be old enough.
             lane.wake.notify_one();
         }
-        let generation = &self.generation;
-        let batch = lane.open.get_or_insert_with(|| Batch {
-            encoder: BatchEncoder::default(),
-            records: 0,
-            opened: Instant::now(),
-            waiters: Waiters::default(),
-            permit: permit.split(0, 0),
-            generation: generation.clone(),
-            resolved: false,
-        });
+        let batch = match &mut lane.open {
+            Some(batch) => batch,
+            none => {
+                let (generation, observer) = (lane.generations.current(), self.observer.clone());
+                none.insert(Batch::open(lane.shard_id, permit.split(0, 0), generation, observer))
+            }
+        };
         batch.permit.absorb(permit, 1, view.flow_bytes());
         batch.encoder.push(view, layout);
         batch.records += 1;
+        batch.bytes = batch.encoder.content_len();
         Ok(batch)
     }
 
@@ -289,19 +225,22 @@ impl Intake {
 
     /// Closes all open batches; what waits for everything accepted so far.
     pub fn flush(&mut self) -> FlushWait {
+        let mut wait = FlushWait::default();
         for lane in &mut self.lanes {
-            lane.seal();
+            lane.flush(&mut wait);
         }
-        self.generations.retain(|generation| generation.strong_count() > 0);
-        let waiting = self
-            .generations
-            .iter()
-            .filter_map(Weak::upgrade)
-            .map(|generation| (generation.alive.subscribe(), generation.error.clone()))
-            .collect();
-        self.generation = Generation::new();
-        self.generations.push_back(Arc::downgrade(&self.generation));
-        FlushWait(waiting)
+        self.gone.wait_for_all(&mut wait);
+        wait
+    }
+
+    /// Closes the open batch of a key's shard; what waits for everything accepted so far for that shard.
+    pub fn flush_key(&mut self, key: &str) -> Result<FlushWait> {
+        let mut wait = FlushWait::default();
+        let lane = self.lane_of(key)?;
+        if let Some(lane) = self.lanes.get_mut(lane) {
+            lane.flush(&mut wait);
+        }
+        Ok(wait)
     }
 
     /// Accepts nothing from now on; what is in it is still sent.
@@ -320,34 +259,32 @@ impl Intake {
         std::mem::take(&mut lane.ready)
     }
 
-    /// Routes by another map from now on. Batches of shards that are gone are returned.
+    /// Routes by these shards from now on, unless newer ones are known. Batches of shards that are gone are
+    /// returned.
     #[must_use]
-    pub fn replace_map(&mut self, map: ShardMap) -> Vec<Batch> {
+    pub fn route_by(&mut self, shards: Fetched) -> Vec<Batch> {
+        if shards.asked < self.shards.asked {
+            return Vec::new();
+        }
         let mut old: HashMap<u64, Lane> =
             std::mem::take(&mut self.lanes).into_iter().map(|lane| (lane.shard_id, lane)).collect();
-        self.lanes = map
+        self.lanes = shards
+            .map
             .ranges()
             .iter()
-            .map(|range| {
-                old.remove(&range.id).unwrap_or_else(|| Lane {
-                    shard_id: range.id,
-                    open: None,
-                    ready: VecDeque::new(),
-                    wake: Arc::default(),
-                    served: false,
-                })
-            })
+            .map(|range| old.remove(&range.id).unwrap_or_else(|| Lane::new(range.id)))
             .collect();
         self.index = self.lanes.iter().enumerate().map(|(at, lane)| (lane.shard_id, at)).collect();
-        self.map = map;
-        old.into_values()
-            .flat_map(|mut lane| {
-                lane.seal();
-                // Its pipeline finds nothing of its shard and ends.
-                lane.wake.notify_one();
-                lane.ready
-            })
-            .collect()
+        self.shards = shards;
+        let mut left = Vec::new();
+        for mut lane in old.into_values() {
+            lane.seal();
+            // Its pipeline finds nothing of its shard and ends.
+            lane.wake.notify_one();
+            left.extend(lane.ready);
+            self.gone.adopt(lane.generations);
+        }
+        left
     }
 
     fn lane_mut(&mut self, shard_id: u64) -> Option<&mut Lane> {
@@ -370,6 +307,22 @@ pub(super) fn measure(settings: &ProducerSettings, view: &RecordView<'_>) -> Res
 }
 
 impl Lane {
+    fn new(shard_id: u64) -> Self {
+        Lane {
+            shard_id,
+            open: None,
+            ready: VecDeque::new(),
+            generations: Generations::default(),
+            wake: Arc::default(),
+            served: false,
+        }
+    }
+
+    fn flush(&mut self, wait: &mut FlushWait) {
+        self.seal();
+        self.generations.wait_for_all(wait);
+    }
+
     fn seal(&mut self) {
         if let Some(batch) = self.open.take() {
             self.ready.push_back(batch);
@@ -404,7 +357,7 @@ mod tests {
                 }
             })
             .collect();
-        Intake::new(Arc::new(settings), ShardMap::from_wire("s", &shards).unwrap())
+        Intake::new(Arc::new(settings), None, ShardMap::from_wire("s", &shards).unwrap())
     }
 
     fn push_all(intake: &mut Intake, records: &RecordBatch) -> (Vec<(usize, Error)>, outcome::ManyReceipt) {
@@ -524,7 +477,8 @@ mod tests {
             end_hash_range_key: u128::MAX.to_string(),
             ..Default::default()
         };
-        let gone = intake.replace_map(ShardMap::from_wire("s", &[shard]).unwrap());
+        let map = Arc::new(ShardMap::from_wire("s", &[shard]).unwrap());
+        let gone = intake.route_by(Fetched { asked: Instant::now(), map });
         assert_eq!(gone.iter().map(|batch| batch.records).collect::<Vec<_>>(), [1]);
         assert!(matches!(intake.next(2, Instant::now()), Next::Finished));
         drop(gone);

@@ -3,11 +3,11 @@
 use super::{
     Compression, Producer, WhenFull,
     cluster_transport::ClusterTransport,
-    settings::ProducerSettings,
+    observer::BatchReport,
+    settings::{OnBatch, ProducerSettings},
     shared::{Identity, Shared},
 };
 use crate::{
-    client::Client,
     cluster::{Closable, Cluster},
     error::{Error, ErrorKind, Result},
     options::OptionValue,
@@ -26,15 +26,8 @@ pub struct ProducerBuilder {
     settings: ProducerSettings,
 }
 
-impl Client {
-    /// A producer to a stream.
-    pub fn producer(&self, stream: &str) -> ProducerBuilder {
-        ProducerBuilder::new(self.cluster.clone(), stream)
-    }
-}
-
 impl ProducerBuilder {
-    fn new(cluster: Cluster, stream: impl Into<String>) -> Self {
+    pub(super) fn new(cluster: Cluster, stream: impl Into<String>) -> Self {
         ProducerBuilder { cluster, stream: stream.into(), settings: ProducerSettings::default() }
     }
 
@@ -114,6 +107,36 @@ impl ProducerBuilder {
         self
     }
 
+    /// Deadline of one try of a batch, default the client's (5 s).
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.request_timeout = Some(timeout);
+        self
+    }
+
+    /// Tries of a batch altogether; 1 never retries. Default: as many as `delivery_timeout` has time for, the client's
+    /// number (5) where the server says that it failed.
+    pub fn retry_max_attempts(mut self, attempts: u32) -> Self {
+        self.settings.retry_max_attempts = Some(attempts);
+        self
+    }
+
+    /// Longest pause before the second try, which doubles up to `max` with every further one; default the client's
+    /// (100 ms, 5 s).
+    pub fn retry_pauses(mut self, base: Duration, max: Duration) -> Self {
+        (self.settings.retry_base, self.settings.retry_max) = (Some(base), Some(max));
+        self
+    }
+
+    /// Is told what became of every batch: once, after its receipts, in the order of its shard. Also of batches that
+    /// were never sent.
+    ///
+    /// It runs on a thread of the runtime, never inside `append` and under no lock. Until it returns, its shard goes
+    /// no further and `flush` and `close` do not end, so it must not block. A panic in it is contained and logged.
+    pub fn on_batch(mut self, callback: impl Fn(&BatchReport<'_>) + Send + Sync + 'static) -> Self {
+        self.settings.on_batch = Some(OnBatch(Arc::new(callback)));
+        self
+    }
+
     /// Checks the options, fetches the stream's shards and makes the producer.
     ///
     /// # Errors
@@ -125,7 +148,9 @@ impl ProducerBuilder {
         let runtime = tokio::runtime::Handle::try_current().map_err(|error| {
             Error::new(ErrorKind::Internal, "build producer").with_message(error.to_string())
         })?;
-        let transport = ClusterTransport { cluster: cluster.clone(), stream: stream.clone() };
+        let request_timeout = settings.request_timeout.unwrap_or(cluster.settings().request_timeout);
+        let transport =
+            ClusterTransport { cluster: cluster.clone(), stream: stream.clone(), request_timeout };
         let (node, map) = transport.list_shards().await?;
         let stamps = cluster.capabilities(&node).await?.producer_sequence;
         let identity = Identity { producer_id: cluster.random_u128().max(1), stamps };

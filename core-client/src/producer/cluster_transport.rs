@@ -14,6 +14,7 @@ use hstreamdb_proto::{
     api::{AppendRequest, ListShardsRequest},
     metadata,
 };
+use std::time::Duration;
 use tokio::time::timeout;
 use tonic::{Code, Request, Status, metadata::MetadataValue};
 
@@ -24,6 +25,8 @@ const LIST_SHARDS: Operation = Operation::read("list shards");
 pub(super) struct ClusterTransport {
     pub cluster: Cluster,
     pub stream: String,
+    /// Of one append.
+    pub request_timeout: Duration,
 }
 
 impl ClusterTransport {
@@ -43,7 +46,8 @@ impl ClusterTransport {
 
     async fn append_once(&self, request: AppendRequest, stamp: Option<Stamp>) -> Result<Answer> {
         let node = self.cluster.node_for_shard(request.shard_id).await?;
-        let limit = self.cluster.settings().request_timeout;
+        tracing::Span::current().record("node", tracing::field::display(&node));
+        let limit = self.request_timeout;
         let mut client = self.cluster.channel_with_deadline(&node, limit).await?;
         let mut request = Request::new(request);
         if let Some(stamp) = stamp {

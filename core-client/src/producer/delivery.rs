@@ -1,6 +1,9 @@
 //! One batch on its way: tried until it is stored, refused, or out of time.
 
-use super::transport::{Answer, Stamp, Transport};
+use super::{
+    lookup::{Fetched, ShardLookup},
+    transport::{Answer, Stamp, Transport},
+};
 use crate::{
     error::{Error, ErrorKind},
     retry::RetryPolicy,
@@ -11,7 +14,7 @@ use hstreamdb_proto::{
 };
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -31,10 +34,44 @@ pub(super) enum Delivered {
     Stored(Answer),
     /// The server has forgotten the producer and stored nothing: the batch may go again under a new epoch.
     Forgotten(Error),
-    /// Every try was told that the shard does not exist.
-    ShardMissing(Error),
+    /// The shard does not exist any more: the server said so, and the stream was asked.
+    ShardGone(Error, Gone),
     /// Refused, or out of tries or time.
     Failed(Error),
+}
+
+/// What the stream has instead of a shard.
+#[derive(Debug)]
+pub(super) enum Gone {
+    /// Other shards: it was deleted and created again.
+    Shards(Fetched),
+    /// Nothing: there is no such stream, as this error says.
+    Stream(Error),
+}
+
+/// How far a batch has come, readable while it is on its way.
+#[derive(Debug, Default)]
+pub(super) struct Journey {
+    /// Set while a try is under way or has ended unclear.
+    maybe_stored: AtomicBool,
+    /// Why the last try failed.
+    last: Mutex<Option<Error>>,
+}
+
+impl Journey {
+    /// Whether the batch may be stored.
+    pub fn is_unclear(&self) -> bool {
+        self.maybe_stored.load(Ordering::Acquire)
+    }
+
+    /// Why the last try failed, if one has.
+    pub fn last_failure(&self) -> Option<Error> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn failed(&self, error: &Error) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+    }
 }
 
 /// What one failed try means.
@@ -96,17 +133,20 @@ fn says_shard_is_missing(error: &Error) -> bool {
 /// A batch to deliver.
 pub(super) struct Delivery {
     pub transport: Arc<dyn Transport>,
+    pub lookup: Arc<ShardLookup>,
     pub request: AppendRequest,
     /// Absent where the server does not honour stamps.
     pub stamp: Option<Stamp>,
     /// Without a stamp: try also what may have been stored.
     pub allow_duplicates: bool,
     pub retry: RetryPolicy,
+    /// Tries altogether; without it the deadline decides, except about failures that may well last.
+    pub max_tries: Option<u32>,
     pub deadline: Instant,
     /// When the batch was opened.
     pub since: Instant,
-    /// Set while a try is under way or has ended unclear; the pipeline reads it when it abandons the batch.
-    pub maybe_stored: Arc<AtomicBool>,
+    /// The pipeline reads it when it abandons the batch.
+    pub journey: Arc<Journey>,
     /// How many batches are settled.
     pub progress: watch::Receiver<u64>,
     /// How many are when all before this one are.
@@ -118,27 +158,33 @@ pub(super) struct Delivery {
 impl Delivery {
     /// Tries until there is a verdict. Ends by itself at the deadline.
     pub async fn run(mut self) -> Delivered {
-        let mut tries = 0u32;
+        let mut tries = 0;
+        let delivered = self.attempt(&mut tries).await;
+        tracing::Span::current().record("tries", tries);
+        delivered
+    }
+
+    async fn attempt(&mut self, tries: &mut u32) -> Delivered {
         let mut missing = 0u32;
         let mut broken = 0u32;
         let mut gaps = 0u32;
         let mut pauses = self.retry.unlimited().backoff(rand::random::<f64>);
-        let mut last: Option<Error> = None;
         loop {
             if Instant::now() >= self.deadline {
-                return Delivered::Failed(self.out_of_time(last, tries));
+                return Delivered::Failed(self.out_of_time(*tries));
             }
-            tries = tries.saturating_add(1);
-            if tries > 1 {
+            *tries = tries.saturating_add(1);
+            if *tries > 1 {
                 self.transport.metrics().append_retries.add(1);
             }
-            let unclear_before = self.maybe_stored.swap(true, Ordering::AcqRel);
+            let unclear_before = self.journey.maybe_stored.swap(true, Ordering::AcqRel);
             let attempt = self.transport.append(self.request.clone(), self.stamp);
             let error = match timeout_at(self.deadline, attempt).await {
                 Ok(Ok(answer)) => return Delivered::Stored(answer),
                 Ok(Err(error)) => error,
-                Err(_) => return Delivered::Failed(self.out_of_time(last, tries)),
+                Err(_) => return Delivered::Failed(self.out_of_time(*tries)),
             };
+            self.journey.failed(&error);
             let verdict = match judge(&error) {
                 // A producer whose first batch is still on its way is as unknown as a forgotten one.
                 Verdict::Forgotten if *self.progress.borrow() < self.turn => Verdict::Gap,
@@ -146,9 +192,10 @@ impl Delivery {
             };
             let unclear = matches!(verdict, Verdict::Unclear | Verdict::Broken | Verdict::Lost);
             if !unclear && !unclear_before {
-                self.maybe_stored.store(false, Ordering::Release);
+                self.journey.maybe_stored.store(false, Ordering::Release);
             }
-            let final_error = |error: Error| error.with_tries(tries, self.since.elapsed());
+            let (so_far, since) = (*tries, self.since);
+            let final_error = |error: Error| error.with_tries(so_far, since.elapsed());
             match verdict {
                 Verdict::Refused | Verdict::Lost => return Delivered::Failed(final_error(error)),
                 Verdict::Forgotten if unclear_before => return Delivered::Failed(final_error(error)),
@@ -157,7 +204,6 @@ impl Delivery {
                     // Resent as soon as the one before is through; the pause is for a server that restarted.
                     let pause = Duration::from_millis(4 << gaps.min(6)).min(GAP_PAUSE_MAX);
                     gaps += 1;
-                    last = Some(error);
                     tokio::select! {
                         changed = self.progress.changed() => {
                             if changed.is_err() {
@@ -169,9 +215,13 @@ impl Delivery {
                     continue;
                 }
                 Verdict::ShardMissing => {
+                    // The same words may come from a node that does not know the shard yet, so the stream is asked.
+                    if let Some(gone) = self.what_is_there_instead().await {
+                        return Delivered::ShardGone(final_error(error), gone);
+                    }
                     missing += 1;
                     if missing >= self.retry.max_attempts {
-                        return Delivered::ShardMissing(final_error(error));
+                        return Delivered::Failed(final_error(error));
                     }
                 }
                 Verdict::Broken => {
@@ -182,13 +232,15 @@ impl Delivery {
                 }
                 Verdict::NotStored | Verdict::Unclear => {}
             }
+            if self.max_tries.is_some_and(|most| tries.saturating_sub(gaps) >= most) {
+                return Delivered::Failed(final_error(error));
+            }
             let safe = self.stamp.is_some() && self.honoured.load(Ordering::Acquire);
             if unclear && !safe && !self.allow_duplicates {
                 return Delivered::Failed(final_error(error));
             }
             // The first lost connection says something about one node only: the next node is tried at once.
-            let at_once = tries == 1 && matches!(verdict, Verdict::NotStored | Verdict::Unclear);
-            last = Some(error);
+            let at_once = *tries == 1 && matches!(verdict, Verdict::NotStored | Verdict::Unclear);
             let pause = pauses.next().unwrap_or(self.retry.max);
             if !at_once {
                 let until_deadline = self.deadline.saturating_duration_since(Instant::now());
@@ -197,9 +249,20 @@ impl Delivery {
         }
     }
 
-    fn out_of_time(&self, last: Option<Error>, tries: u32) -> Error {
+    /// What became of the shard, if it is certain that it is gone.
+    async fn what_is_there_instead(&self) -> Option<Gone> {
+        let fetched = timeout_at(self.deadline, self.lookup.after(Instant::now())).await.ok()?;
+        match fetched {
+            Ok(shards) if shards.map.has_shard(self.request.shard_id) => None,
+            Ok(shards) => Some(Gone::Shards(shards)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Some(Gone::Stream(error)),
+            Err(_) => None,
+        }
+    }
+
+    fn out_of_time(&self, tries: u32) -> Error {
         let waited = self.since.elapsed();
-        let cause = match last {
+        let cause = match self.journey.last_failure() {
             Some(error) => format!("delivery_timeout_ms ran out; the last failure was {error}"),
             None if tries == 0 => "delivery_timeout_ms ran out before the batch could be sent".to_owned(),
             None => "delivery_timeout_ms ran out without an answer".to_owned(),

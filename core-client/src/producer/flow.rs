@@ -164,8 +164,13 @@ pub(super) fn closed() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::{FutureExt as _, poll};
-    use std::pin::pin;
+    use futures::{FutureExt as _, future::BoxFuture, poll};
+    use proptest::prelude::*;
+    use std::{
+        collections::VecDeque,
+        pin::pin,
+        task::{Context, Poll, Waker},
+    };
 
     #[tokio::test]
     async fn room_comes_back_when_a_permit_is_dropped_in_parts() {
@@ -230,5 +235,105 @@ mod tests {
         flow.close();
         assert_eq!(waiting.now_or_never().unwrap().unwrap_err().kind(), ErrorKind::Closed);
         assert_eq!(flow.try_acquire(1, 1).unwrap_err().kind(), ErrorKind::Closed);
+    }
+
+    /// One step of somebody who uses flow control.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Wait(usize, usize),
+        Try(usize, usize),
+        /// Gives up the waiting append at this place.
+        GiveUp(usize),
+        /// Cuts a part off a permit.
+        Split(usize, usize, usize),
+        /// Moves a part of one permit into another.
+        Move(usize, usize, usize, usize),
+        Drop(usize),
+    }
+
+    type Waiting<'a> = BoxFuture<'a, Result<(Turn<'a>, Permit)>>;
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let (records, bytes, place) = (0..12usize, 0..110usize, 0..20usize);
+        let step = prop_oneof![
+            (records.clone(), bytes.clone()).prop_map(|(records, bytes)| Step::Wait(records, bytes)),
+            (records.clone(), bytes.clone()).prop_map(|(records, bytes)| Step::Try(records, bytes)),
+            place.clone().prop_map(Step::GiveUp),
+            (place.clone(), records.clone(), bytes.clone()).prop_map(|(at, r, b)| Step::Split(at, r, b)),
+            (place.clone(), place.clone(), records, bytes)
+                .prop_map(|(to, of, r, b)| Step::Move(to, of, r, b)),
+            place.prop_map(Step::Drop),
+        ];
+        prop::collection::vec(step, 0..120)
+    }
+
+    proptest! {
+        #[test]
+        fn permits_all_come_back_and_nobody_is_overtaken(steps in steps()) {
+            const RECORDS: usize = 10;
+            const BYTES: usize = 100;
+            let flow = FlowControl::new(BYTES, RECORDS);
+            let mut waiting: VecDeque<Waiting<'_>> = VecDeque::new();
+            let mut permits: Vec<Permit> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Wait(records, bytes) => {
+                        let fits = records <= RECORDS && bytes <= BYTES;
+                        let mut wait = flow.acquire(records, bytes).boxed();
+                        match poll_once(&mut wait) {
+                            Some(Ok((_turn, permit))) => {
+                                prop_assert!(waiting.is_empty(), "an append overtook one that waits");
+                                permits.push(permit);
+                            }
+                            Some(Err(error)) => {
+                                prop_assert!(!fits, "{}", error);
+                            }
+                            None => {
+                                prop_assert!(fits);
+                                waiting.push_back(wait);
+                            }
+                        }
+                    }
+                    Step::Try(records, bytes) => permits.extend(flow.try_acquire(records, bytes)),
+                    Step::GiveUp(at) if at < waiting.len() => drop(waiting.remove(at)),
+                    Step::Split(at, records, bytes) if at < permits.len() => {
+                        let part = permits[at].split(records, bytes);
+                        permits.push(part);
+                    }
+                    Step::Move(to, of, records, bytes) if to < permits.len() && of < permits.len() && to != of => {
+                        let mut giver = permits.swap_remove(of);
+                        // The last one took the giver's place.
+                        let to = if to == permits.len() { of } else { to };
+                        permits[to].absorb(&mut giver, records, bytes);
+                        permits.push(giver);
+                    }
+                    Step::Drop(at) if at < permits.len() => drop(permits.swap_remove(at)),
+                    _ => {}
+                }
+                // Those who wait are served in their order: nobody is while an earlier one is not.
+                while let Some(first) = waiting.front_mut() {
+                    let Some(granted) = poll_once(first) else { break };
+                    permits.push(granted.unwrap().1);
+                    waiting.pop_front();
+                }
+                for later in waiting.iter_mut().skip(1) {
+                    prop_assert!(poll_once(later).is_none(), "an append overtook one that waits");
+                }
+                let held = permits.iter().fold((0, 0), |sum, permit| (sum.0 + permit.records, sum.1 + permit.bytes));
+                prop_assert_eq!(flow.held(), held);
+                prop_assert!(held.0 <= RECORDS && held.1 <= BYTES);
+            }
+            drop(waiting);
+            drop(permits);
+            prop_assert_eq!(flow.held(), (0, 0));
+            prop_assert!(flow.try_acquire(RECORDS, BYTES).is_ok());
+        }
+    }
+
+    fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+        match future.poll_unpin(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        }
     }
 }

@@ -2,8 +2,9 @@
 //! are settled in order.
 
 use super::{
-    batcher::{Batch, Next},
-    delivery::{Delivered, Delivery},
+    batch::Batch,
+    batcher::{NewLane, Next},
+    delivery::{Delivered, Delivery, Journey},
     shared::Shared,
     transport::{Answer, Stamp, Transport},
 };
@@ -21,6 +22,7 @@ use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep_until},
 };
+use tracing::{Instrument as _, field::Empty};
 
 /// How often a batch goes again under a new epoch because the server has forgotten the producer.
 const MAX_RESTARTS: u32 = 3;
@@ -59,13 +61,22 @@ struct Flight {
     /// Counts launches; tells answers of abandoned tries apart.
     number: u64,
     parcel: Parcel,
-    maybe_stored: Arc<AtomicBool>,
+    journey: Arc<Journey>,
     outcome: Option<Delivered>,
     _on_the_way: OnTheWay,
 }
 
+/// Starts a pipeline for every lane. Never under the intake's lock: on a runtime that is going away the task is
+/// dropped at once, and takes the lock to tell everybody.
+pub(super) fn start(shared: &Arc<Shared>, lanes: Vec<NewLane>) {
+    for lane in lanes {
+        let pipeline = Pipeline::new(shared.clone(), lane.shard_id, lane.wake);
+        drop(shared.runtime.spawn(pipeline.run()));
+    }
+}
+
 /// Serves one shard until the producer ends.
-pub(super) struct Pipeline {
+struct Pipeline {
     shared: Arc<Shared>,
     shard_id: u64,
     wake: Arc<Notify>,
@@ -82,7 +93,7 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    pub fn new(shared: Arc<Shared>, shard_id: u64, wake: Arc<Notify>) -> Self {
+    fn new(shared: Arc<Shared>, shard_id: u64, wake: Arc<Notify>) -> Self {
         let stamps = Arc::new(AtomicBool::new(shared.stamps));
         Pipeline {
             shared,
@@ -101,7 +112,7 @@ impl Pipeline {
     }
 
     /// Runs until the producer is closed and everything is settled, or until it is aborted.
-    pub async fn run(mut self) {
+    async fn run(mut self) {
         let abort = self.shared.abort.clone();
         tokio::select! {
             biased;
@@ -113,7 +124,7 @@ impl Pipeline {
 
     async fn serve(&mut self) {
         loop {
-            self.settle().await;
+            self.settle();
             let due = match self.launch_what_is_ready() {
                 Next::Finished => {
                     self.ended = true;
@@ -167,7 +178,10 @@ impl Pipeline {
         let settings = &self.shared.settings;
         let encoder = std::mem::take(&mut batch.encoder);
         match encoder.finish(settings.compression.to_wire(), settings.compression_level) {
-            Ok(encoded) => Some(Parcel { batch, encoded, restarts: 0 }),
+            Ok(encoded) => {
+                batch.bytes = encoded.payload.len();
+                Some(Parcel { batch, encoded, restarts: 0 })
+            }
             Err(error) => {
                 self.fail(batch, error);
                 None
@@ -186,9 +200,10 @@ impl Pipeline {
             self.next_sequence += 1;
         }
         let since = parcel.batch.opened;
-        let maybe_stored = Arc::new(AtomicBool::new(false));
+        let journey = Arc::new(Journey::default());
         let delivery = Delivery {
             transport: shared.transport.clone(),
+            lookup: shared.lookup.clone(),
             request: AppendRequest {
                 stream_name: shared.stream.clone(),
                 shard_id: self.shard_id,
@@ -197,31 +212,37 @@ impl Pipeline {
             stamp,
             allow_duplicates: shared.settings.allow_duplicates,
             retry: shared.retry,
+            max_tries: shared.settings.retry_max_attempts,
             deadline: far(since, shared.settings.delivery_timeout),
             since,
-            maybe_stored: maybe_stored.clone(),
+            journey: journey.clone(),
             progress: self.progress.subscribe(),
             turn: *self.progress.borrow() + self.flights.len() as u64,
             honoured: self.stamps.clone(),
         };
         self.launched += 1;
         let number = self.launched;
-        self.tries.push(Box::pin(async move { (number, delivery.run().await) }));
+        let span = tracing::debug_span!(
+            "hstreamdb.append",
+            stream = %shared.stream,
+            shard = self.shard_id,
+            sequence = stamp.map(|stamp| stamp.sequence),
+            records = parcel.batch.records,
+            bytes = parcel.batch.bytes,
+            node = Empty,
+            tries = Empty,
+        );
+        let delivered = async move { (number, delivery.run().await) };
+        self.tries.push(Box::pin(delivered.instrument(span)));
         let on_the_way = OnTheWay::new(self.shared.transport.clone(), &parcel.encoded);
-        self.flights.push_back(Flight {
-            number,
-            parcel,
-            maybe_stored,
-            outcome: None,
-            _on_the_way: on_the_way,
-        });
+        self.flights.push_back(Flight { number, parcel, journey, outcome: None, _on_the_way: on_the_way });
     }
 
     /// Settles what has an outcome, oldest first: a later batch that is stored implies that those before it are,
     /// and a batch that failed decides about the later ones.
-    async fn settle(&mut self) {
+    fn settle(&mut self) {
         while let Some(outcome) = self.flights.front_mut().and_then(|flight| flight.outcome.take()) {
-            let Some(Flight { parcel, maybe_stored, .. }) = self.flights.pop_front() else { return };
+            let Some(Flight { parcel, journey, .. }) = self.flights.pop_front() else { return };
             self.progress.send_modify(|settled| *settled += 1);
             match outcome {
                 Delivered::Stored(answer) => self.stored(parcel, &answer),
@@ -234,22 +255,20 @@ impl Pipeline {
                     }
                 }
                 Delivered::Failed(error) => {
-                    let unclear = maybe_stored.load(Ordering::Acquire);
+                    let unclear = journey.is_unclear();
                     self.fail(parcel.batch, if unclear { unknown(error) } else { certain(error) });
                     self.abandon_or_keep(unclear);
                 }
-                Delivered::ShardMissing(error) => {
-                    let unclear = maybe_stored.load(Ordering::Acquire);
-                    let error = self.shared.shard_is_missing(self.shard_id, error).await;
+                Delivered::ShardGone(error, gone) => {
+                    let unclear = journey.is_unclear();
+                    let error = self.shared.shard_is_gone(self.shard_id, error, gone);
                     self.fail(
                         parcel.batch,
                         if unclear { unknown(error.clone()) } else { certain(error.clone()) },
                     );
                     self.abandon_or_keep(unclear);
-                    if matches!(error.kind(), ErrorKind::Routing | ErrorKind::NotFound) {
-                        for parcel in std::mem::take(&mut self.again) {
-                            self.fail(parcel.batch, certain(error.clone()));
-                        }
+                    for parcel in std::mem::take(&mut self.again) {
+                        self.fail(parcel.batch, certain(error.clone()));
                     }
                 }
             }
@@ -295,7 +314,7 @@ impl Pipeline {
             }
             // A gap in the sequence keeps later batches out of the log, so while the oldest is certainly not
             // stored none of them is.
-            let possible = flight.maybe_stored.load(Ordering::Acquire) && (oldest_unclear || !stamped);
+            let possible = flight.journey.is_unclear() && (oldest_unclear || !stamped);
             if possible {
                 let error = unknown(Error::new(ErrorKind::OutcomeUnknown, "append").with_message(
                     "an earlier batch of the shard was lost track of while this one was under way",
@@ -333,7 +352,6 @@ impl Drop for Pipeline {
         if self.ended {
             return;
         }
-        let reason = "the producer was closed before an answer came";
         for flight in self.flights.drain(..) {
             let batch = flight.parcel.batch;
             match flight.outcome {
@@ -344,10 +362,11 @@ impl Drop for Pipeline {
                     batch.resolve(Ok(&answer.ids));
                 }
                 _ => {
-                    let error = Error::new(ErrorKind::Closed, "append").with_message(reason);
-                    let unclear = flight.maybe_stored.load(Ordering::Acquire);
+                    let unclear = flight.journey.is_unclear();
+                    let cause = flight.journey.last_failure();
+                    let error = given_up("the producer was closed before an answer came", cause.as_ref());
                     let error = if unclear { unknown(error) } else { error };
-                    self.shared.count_unresolved(batch.records);
+                    self.shared.count_unresolved(self.shard_id, batch.records, unclear, cause);
                     batch.resolve(Err(&self.shared.describe(error, self.shard_id)));
                 }
             }
@@ -361,12 +380,20 @@ impl Drop for Pipeline {
         };
         self.shared.flow.close();
         for batch in unsent.chain(queued) {
-            let error = Error::new(ErrorKind::Closed, "append")
-                .with_message("the producer was closed before the record was sent");
-            self.shared.count_unresolved(batch.records);
+            let error = given_up("the producer was closed before the record was sent", None);
+            self.shared.count_unresolved(self.shard_id, batch.records, false, None);
             batch.resolve(Err(&self.shared.describe(error, self.shard_id)));
         }
     }
+}
+
+/// The error of a batch that the end of the producer came before.
+fn given_up(what: &str, cause: Option<&Error>) -> Error {
+    let message = match cause {
+        Some(cause) => format!("{what}; the last failure was {cause}"),
+        None => what.to_owned(),
+    };
+    Error::new(ErrorKind::Closed, "append").with_message(message)
 }
 
 /// The error of a batch that may be stored.

@@ -1,12 +1,14 @@
 //! What can be set on a producer.
 
+use super::observer::{BatchReport, Observer};
 use crate::{
     codec::MAX_BATCH_BYTES,
     error::{Error, ErrorKind, Result},
     options::{OptionScope, OptionValue, Setting},
+    retry::RetryPolicy,
 };
 use hstreamdb_proto::api::CompressionType;
-use std::time::Duration;
+use std::{fmt, sync::Arc, time::Duration};
 
 /// How batches are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -42,7 +44,17 @@ pub enum WhenFull {
     Fail,
 }
 
-/// All settings of a producer.
+/// What the application wants to be told about every batch.
+#[derive(Clone)]
+pub(super) struct OnBatch(pub Arc<dyn Fn(&BatchReport<'_>) + Send + Sync>);
+
+impl fmt::Debug for OnBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnBatch")
+    }
+}
+
+/// All settings of a producer. What is `None` is as the client has it.
 #[derive(Debug, Clone)]
 pub(super) struct ProducerSettings {
     pub batch_max_records: u32,
@@ -56,6 +68,11 @@ pub(super) struct ProducerSettings {
     pub max_inflight_per_shard: usize,
     pub delivery_timeout: Duration,
     pub allow_duplicates: bool,
+    pub request_timeout: Option<Duration>,
+    pub retry_max_attempts: Option<u32>,
+    pub retry_base: Option<Duration>,
+    pub retry_max: Option<Duration>,
+    pub on_batch: Option<OnBatch>,
 }
 
 impl Default for ProducerSettings {
@@ -72,6 +89,11 @@ impl Default for ProducerSettings {
             max_inflight_per_shard: 5,
             delivery_timeout: Duration::from_secs(120),
             allow_duplicates: false,
+            request_timeout: None,
+            retry_max_attempts: None,
+            retry_base: None,
+            retry_max: None,
+            on_batch: None,
         }
     }
 }
@@ -112,6 +134,10 @@ impl ProducerSettings {
             "max_inflight_per_shard" => self.max_inflight_per_shard = setting.integer()?,
             "delivery_timeout_ms" => self.delivery_timeout = setting.millis()?,
             "allow_duplicates" => self.allow_duplicates = setting.bool()?,
+            "request_timeout_ms" => self.request_timeout = Some(setting.millis()?),
+            "retry_max_attempts" => self.retry_max_attempts = Some(setting.integer()?),
+            "retry_base_ms" => self.retry_base = Some(setting.millis()?),
+            "retry_max_ms" => self.retry_max = Some(setting.millis()?),
             _ => return Err(setting.refuse("this option is not known to the producer")),
         }
         Ok(())
@@ -130,6 +156,8 @@ impl ProducerSettings {
             ("flow_control_bytes", self.flow_control_bytes == 0),
             ("flow_control_records", self.flow_control_records == 0),
             ("delivery_timeout_ms", self.delivery_timeout.is_zero()),
+            ("request_timeout_ms", self.request_timeout.is_some_and(|timeout| timeout.is_zero())),
+            ("retry_max_attempts", self.retry_max_attempts == Some(0)),
         ];
         if let Some((name, _)) = at_least_one.into_iter().find(|(_, zero)| *zero) {
             return refuse(name, "it must be at least 1".into());
@@ -150,6 +178,20 @@ impl ProducerSettings {
             ),
             _ => Ok(()),
         }
+    }
+
+    /// The client's retry policy with what is set here.
+    pub fn retry(&self, client: RetryPolicy) -> RetryPolicy {
+        RetryPolicy {
+            max_attempts: self.retry_max_attempts.unwrap_or(client.max_attempts),
+            base: self.retry_base.unwrap_or(client.base),
+            max: self.retry_max.unwrap_or(client.max),
+        }
+    }
+
+    /// Who is told about every batch.
+    pub fn observer(&self, stream: &str) -> Option<Observer> {
+        self.on_batch.as_ref().map(|on_batch| Observer::new(stream, on_batch.0.clone()))
     }
 
     /// Largest encoded size of one record alone in its batch.
@@ -190,6 +232,18 @@ mod tests {
         assert_eq!(set(&[("when_full_timeout_ms", "5"), ("when_full", "wait")]), timeout);
         assert_eq!(set(&[("when_full_timeout_ms", "5"), ("when_full", "fail")]), WhenFull::Fail);
         assert_eq!(set(&[("when_full", "fail"), ("when_full_timeout_ms", "5")]), WhenFull::Fail);
+    }
+
+    #[test]
+    fn what_is_not_set_is_as_the_client_has_it() {
+        let client = RetryPolicy { max_attempts: 9, ..RetryPolicy::default() };
+        let mut settings = ProducerSettings::default();
+        assert_eq!(settings.retry(client), client);
+        for (name, value) in [("retry_max_attempts", 2), ("retry_base_ms", 3), ("retry_max_ms", 4)] {
+            settings.set(name, OptionValue::from(value)).unwrap();
+        }
+        let (base, max) = (Duration::from_millis(3), Duration::from_millis(4));
+        assert_eq!(settings.retry(client), RetryPolicy { max_attempts: 2, base, max });
     }
 
     #[test]

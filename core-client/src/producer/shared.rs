@@ -1,9 +1,12 @@
 //! What the handles of a producer and its pipelines share.
 
 use super::{
-    batcher::{Intake, NewLane},
+    batch::Batch,
+    batcher::Intake,
+    delivery::Gone,
     flow::FlowControl,
-    pipeline::Pipeline,
+    lookup::ShardLookup,
+    report::{CloseReport, Unresolved},
     settings::ProducerSettings,
     transport::Transport,
 };
@@ -18,11 +21,14 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
-use tokio::{runtime::Handle, time::timeout};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 /// Records by what became of them, over the producer's life.
@@ -30,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct Totals {
     pub acknowledged: AtomicU64,
     pub failed: AtomicU64,
-    pub unresolved: AtomicU64,
+    pub unresolved: Mutex<Unresolved>,
 }
 
 /// How the producer shows itself to servers.
@@ -50,28 +56,24 @@ pub(super) struct Shared {
     pub settings: Arc<ProducerSettings>,
     pub retry: RetryPolicy,
     pub transport: Arc<dyn Transport>,
+    pub lookup: Arc<ShardLookup>,
     pub flow: Arc<FlowControl>,
     pub totals: Totals,
     /// Ends all pipelines at once.
     pub abort: CancellationToken,
     pub runtime: Handle,
     intake: Mutex<Intake>,
+    /// Whether the shards are being asked for because a key had none.
+    refreshing: AtomicBool,
     me: Weak<Shared>,
-}
-
-/// What became of a producer's records, over its whole life. Records refused on the spot are not in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct CloseReport {
-    /// Stored.
-    pub acknowledged: u64,
-    /// Failed before the close ended; their receipts say why, and whether they may be stored all the same.
-    pub failed: u64,
-    /// Given up because the time of the close was over. Those that had been sent may be stored.
-    pub unresolved: u64,
 }
 
 /// How long a close waits, after its time is over, for the last receipts to be told.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How old the list of shards may be when a key has none: a stream without a place for it is asked about once in
+/// this time, however many records come.
+const FRESH_SHARDS: Duration = Duration::from_secs(1);
 
 impl Shared {
     /// What it takes to produce to `stream`, which has the shards of `map`.
@@ -86,16 +88,18 @@ impl Shared {
     ) -> Arc<Self> {
         let settings = Arc::new(settings);
         Arc::new_cyclic(|me| Shared {
-            stream,
             producer_id: identity.producer_id,
             stamps: identity.stamps,
-            retry,
+            retry: settings.retry(retry),
+            lookup: Arc::new(ShardLookup::new(transport.clone())),
             transport,
             flow: FlowControl::new(settings.flow_control_bytes, settings.flow_control_records),
             totals: Totals::default(),
             abort: CancellationToken::new(),
             runtime,
-            intake: Mutex::new(Intake::new(settings.clone(), map)),
+            intake: Mutex::new(Intake::new(settings.clone(), settings.observer(&stream), map)),
+            refreshing: AtomicBool::new(false),
+            stream,
             settings,
             me: me.clone(),
         })
@@ -104,15 +108,6 @@ impl Shared {
     /// Short critical sections only; nobody is told anything while it is held.
     pub fn intake(&self) -> MutexGuard<'_, Intake> {
         self.intake.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Starts pipelines. Never under the intake's lock: on a runtime that is going away the task is dropped at
-    /// once, and takes the lock to tell everybody.
-    pub fn start(self: &Arc<Self>, lanes: Vec<NewLane>) {
-        for lane in lanes {
-            let pipeline = Pipeline::new(self.clone(), lane.shard_id, lane.wake);
-            drop(self.runtime.spawn(pipeline.run()));
-        }
     }
 
     /// Stops the intake; what was accepted is still sent.
@@ -133,40 +128,71 @@ impl Shared {
                 tracing::warn!(stream = %self.stream, "completions did not return within a second after the close");
             }
         }
-        let get = |counter: &AtomicU64| counter.load(Ordering::Acquire);
-        CloseReport {
-            acknowledged: get(&self.totals.acknowledged),
-            failed: get(&self.totals.failed),
-            unresolved: get(&self.totals.unresolved),
-        }
+        CloseReport::new(
+            self.totals.acknowledged.load(Ordering::Acquire),
+            self.totals.failed.load(Ordering::Acquire),
+            &self.unresolved(),
+        )
     }
 
-    /// Asks for the shards anew after one was said to be missing, routes by them from now on, and gives the
-    /// error of the records that were meant for it.
-    pub async fn shard_is_missing(&self, shard_id: u64, error: Error) -> Error {
-        let (gone, error) = match self.transport.shards().await {
-            Ok(map) if map.ranges().iter().any(|range| range.id == shard_id) => return error,
-            Ok(map) => {
+    /// Routes by the shards the stream has now, and gives the error of the records that were meant for the one
+    /// that is gone.
+    pub fn shard_is_gone(&self, shard_id: u64, error: Error, gone: Gone) -> Error {
+        let (left, error) = match gone {
+            Gone::Shards(shards) => {
                 let error = error.with_kind(ErrorKind::Routing).with_retryable(true).with_message(
                     "the shard does not exist any more, the stream has others now; append it again",
                 );
-                (self.intake().replace_map(map), error)
+                (self.intake().route_by(shards), error)
             }
-            Err(reason) if reason.kind() == ErrorKind::NotFound => {
+            Gone::Stream(reason) => {
                 let error = error
                     .with_kind(ErrorKind::NotFound)
                     .with_retryable(false)
                     .with_message(format!("the stream does not exist: {}", reason.message()));
                 (self.intake().drain(shard_id).into(), error)
             }
-            Err(_) => return error,
         };
-        // Told outside the lock: completions may call the producer again.
-        for batch in gone {
-            self.count_failed(batch.records);
-            batch.resolve(Err(&self.describe(error.clone().with_may_have_been_applied(false), shard_id)));
-        }
+        self.fail_left(left, &error);
         error
+    }
+
+    /// Asks for the shards after a key had none; an answer of the last moments will do.
+    ///
+    /// # Errors
+    /// `NotFound` when the stream does not exist, whatever else kept the answer away.
+    pub async fn refresh_shards(&self) -> Result<()> {
+        let now = Instant::now();
+        let shards = self.lookup.after(now.checked_sub(FRESH_SHARDS).unwrap_or(now)).await?;
+        let left = self.intake().route_by(shards);
+        let error = Error::new(ErrorKind::Routing, "append")
+            .with_message("the shard does not exist any more, the stream has others now; append it again");
+        self.fail_left(left, &error);
+        Ok(())
+    }
+
+    /// The same for callers that cannot wait.
+    pub fn refresh_shards_later(self: &Arc<Self>) {
+        if self.refreshing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let shared = self.clone();
+        drop(self.runtime.spawn(async move {
+            if let Err(error) = shared.refresh_shards().await {
+                tracing::debug!(stream = %shared.stream, %error, "the shards could not be asked for");
+            }
+            shared.refreshing.store(false, Ordering::Release);
+        }));
+    }
+
+    /// Told outside the lock: completions may call the producer again.
+    fn fail_left(&self, left: Vec<Batch>, error: &Error) {
+        for batch in left {
+            self.count_failed(batch.records);
+            let error = error.clone().with_may_have_been_applied(false);
+            let shard_id = batch.shard_id;
+            batch.resolve(Err(&self.describe(error, shard_id)));
+        }
     }
 
     /// The error with what it happened on.
@@ -186,9 +212,14 @@ impl Shared {
         self.transport.metrics().append_failures.add(1);
     }
 
-    pub fn count_unresolved(&self, records: usize) {
-        self.totals.unresolved.fetch_add(records as u64, Ordering::AcqRel);
+    /// Records given up by the end of the producer, and why their shard took none.
+    pub fn count_unresolved(&self, shard_id: u64, records: usize, unclear: bool, cause: Option<Error>) {
+        self.unresolved().add(shard_id, records as u64, unclear, cause);
         self.transport.metrics().append_failures.add(1);
+    }
+
+    fn unresolved(&self) -> MutexGuard<'_, Unresolved> {
+        self.totals.unresolved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -199,12 +230,13 @@ impl Closable for Shared {
             let Some(shared) = me else { return Ok(()) };
             let stream = shared.stream.clone();
             // What an earlier close gave up was reported by that one.
-            let before = shared.totals.unresolved.load(Ordering::Acquire);
-            let given_up = shared.close(limit).await.unresolved.saturating_sub(before);
-            if given_up > 0 {
+            let before = shared.unresolved().records();
+            let report = shared.close(limit).await;
+            if report.unresolved > before {
+                let earlier = if before == 0 { String::new() } else { format!(", {before} of them earlier") };
                 return Err(Error::new(ErrorKind::Timeout, "close producer")
                     .with_resource(stream)
-                    .with_message(format!("{given_up} records were given up after {limit:?}")));
+                    .with_message(format!("after {limit:?} {report}{earlier}")));
             }
             Ok(())
         })

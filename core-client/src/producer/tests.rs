@@ -1,249 +1,18 @@
-//! The pipelines against a model of a server that keeps the protocol of `hstreamdb_proto::metadata`, behind a
-//! network that loses requests and answers, and delivers some of them late.
+//! The pipelines against a model of a server.
 
-use super::{
-    Producer,
-    outcome::AppendOutcome,
-    settings::ProducerSettings,
-    shared::{Identity, Shared},
-    transport::{Answer, Stamp, Transport},
-};
+mod model;
+mod observing;
+mod routing;
+
+use super::{Producer, outcome::AppendOutcome, settings::ProducerSettings};
 use crate::{
-    error::{Error, ErrorKind, Result},
-    metrics::Metrics,
+    error::ErrorKind,
     record::{Record, RecordBatch, RecordId},
-    retry::RetryPolicy,
-    routing::ShardMap,
 };
-use futures::future::BoxFuture;
-use hstreamdb_proto::{
-    api::{AppendRequest, BatchHStreamRecords, Shard},
-    metadata::producer_error,
-    partition::even_range,
-};
-use prost::Message as _;
+use model::{Faults, Model, producer, small_batches};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::atomic::Ordering::SeqCst, time::Duration};
 use tokio::time::sleep;
-use tonic::{Code, Status};
-
-/// How often the network does what, in percent.
-#[derive(Debug, Clone, Copy, Default)]
-struct Faults {
-    connect_fails: u32,
-    request_lost: u32,
-    answer_lost: u32,
-    late: u32,
-    hangs: u32,
-    slow: u32,
-}
-
-#[derive(Debug, Default)]
-struct ShardLog {
-    /// Payloads in the order they were stored, with their ids.
-    records: Vec<(String, RecordId)>,
-    batches: u64,
-    producers: HashMap<u128, (u32, BTreeMap<u64, Vec<RecordId>>)>,
-}
-
-#[derive(Debug)]
-struct Model {
-    shards: Mutex<BTreeMap<u64, ShardLog>>,
-    random: Mutex<StdRng>,
-    faults: Faults,
-    honours_stamps: bool,
-    metrics: Metrics,
-    /// Fails every call as if no connection could be made.
-    down: std::sync::atomic::AtomicBool,
-}
-
-impl Model {
-    fn new(seed: u64, shards: u32, faults: Faults, honours_stamps: bool) -> Arc<Self> {
-        Arc::new(Model {
-            shards: Mutex::new((1..=u64::from(shards)).map(|id| (id, ShardLog::default())).collect()),
-            random: Mutex::new(StdRng::seed_from_u64(seed)),
-            faults,
-            honours_stamps,
-            metrics: Metrics::default(),
-            down: false.into(),
-        })
-    }
-
-    fn percent(&self) -> u32 {
-        self.random.lock().unwrap().random_range(0..100)
-    }
-
-    /// What the server does with a request that reaches it.
-    fn store(&self, request: &AppendRequest, stamp: Option<Stamp>) -> Result<Answer> {
-        let refuse = |code, class: &str| {
-            let body = format!(r#"{{"error":0,"message":"{class}","extra":null}}"#);
-            Err(Error::from_status("append", &Status::new(code, body)))
-        };
-        let batch = request.records.as_ref().unwrap();
-        let records = BatchHStreamRecords::decode(batch.payload.clone()).unwrap().records;
-        let payloads: Vec<String> =
-            records.iter().map(|record| String::from_utf8(record.payload.to_vec()).unwrap()).collect();
-        if payloads.iter().any(|payload| payload.contains("poison")) {
-            return refuse(Code::InvalidArgument, "Poison");
-        }
-        let mut shards = self.shards.lock().unwrap();
-        let Some(log) = shards.get_mut(&request.shard_id) else {
-            return Err(Error::from_status("append", &Status::unavailable("log not found")));
-        };
-        if let Some(stamp) = stamp.filter(|_| self.honours_stamps) {
-            if !log.producers.contains_key(&stamp.producer) && stamp.sequence > 0 {
-                // Nothing of this producer was ever stored here, or it is forgotten.
-                return refuse(Code::FailedPrecondition, producer_error::EXPIRED);
-            }
-            let (epoch, stored) = log.producers.entry(stamp.producer).or_default();
-            if stamp.epoch < *epoch {
-                return refuse(Code::FailedPrecondition, producer_error::FENCED);
-            }
-            if stamp.epoch > *epoch {
-                if stamp.sequence > 0 {
-                    return refuse(Code::Aborted, producer_error::SEQUENCE_GAP);
-                }
-                (*epoch, *stored) = (stamp.epoch, BTreeMap::new());
-            }
-            if let Some(ids) = stored.get(&stamp.sequence) {
-                return Ok(Answer { ids: ids.clone(), honours_stamps: true });
-            }
-            if stamp.sequence > stored.len() as u64 {
-                return refuse(Code::Aborted, producer_error::SEQUENCE_GAP);
-            }
-        }
-        log.batches += 1;
-        let ids: Vec<RecordId> = (0..payloads.len() as u32)
-            .map(|batch_index| RecordId {
-                shard_id: request.shard_id,
-                batch_id: 1000 + log.batches,
-                batch_index,
-            })
-            .collect();
-        log.records.extend(payloads.into_iter().zip(ids.iter().copied()));
-        if let Some(stamp) = stamp.filter(|_| self.honours_stamps)
-            && let Some((_, stored)) = log.producers.get_mut(&stamp.producer)
-        {
-            stored.insert(stamp.sequence, ids.clone());
-        }
-        Ok(Answer { ids, honours_stamps: self.honours_stamps })
-    }
-}
-
-struct Network(Arc<Model>);
-
-fn lost(kind: ErrorKind) -> Error {
-    Error::new(kind, "append").with_may_have_been_applied(true).with_retryable(true)
-}
-
-impl Transport for Network {
-    fn append(&self, request: AppendRequest, stamp: Option<Stamp>) -> BoxFuture<'_, Result<Answer>> {
-        let model = self.0.clone();
-        Box::pin(async move {
-            if model.down.load(std::sync::atomic::Ordering::SeqCst) {
-                return Err(Error::new(ErrorKind::Unavailable, "connect"));
-            }
-            let faults = model.faults;
-            let mut dice = model.percent();
-            let mut happens = |percent: u32| {
-                let yes = dice < percent;
-                dice = if yes { u32::MAX } else { dice.saturating_sub(percent) };
-                yes
-            };
-            if happens(faults.connect_fails) {
-                return Err(Error::new(ErrorKind::Unavailable, "connect"));
-            }
-            if happens(faults.request_lost) {
-                return Err(lost(ErrorKind::Unavailable));
-            }
-            if happens(faults.late) {
-                let delay = Duration::from_millis(u64::from(model.percent()) * 20);
-                let server = model.clone();
-                tokio::spawn(async move {
-                    sleep(delay).await;
-                    let _ = server.store(&request, stamp);
-                });
-                return Err(lost(ErrorKind::Timeout));
-            }
-            let (loses, hangs) = (happens(faults.answer_lost), happens(faults.hangs));
-            if happens(faults.slow) {
-                sleep(Duration::from_millis(u64::from(model.percent()))).await;
-            }
-            let answer = model.store(&request, stamp);
-            if hangs {
-                sleep(Duration::from_secs(5)).await;
-                return Err(lost(ErrorKind::Timeout));
-            }
-            if loses {
-                return Err(lost(ErrorKind::Unavailable));
-            }
-            answer
-        })
-    }
-
-    fn shards(&self) -> BoxFuture<'_, Result<ShardMap>> {
-        let count = self.0.shards.lock().unwrap().len();
-        Box::pin(async move {
-            match count {
-                0 => Err(Error::new(ErrorKind::NotFound, "list shards")),
-                count => Ok(shard_map(count as u32, 1)),
-            }
-        })
-    }
-
-    fn metrics(&self) -> &Metrics {
-        &self.0.metrics
-    }
-}
-
-fn shard_map(count: u32, first: u64) -> ShardMap {
-    let shards: Vec<_> = (0..count)
-        .map(|index| {
-            let (start, end) = even_range(index, count);
-            Shard {
-                shard_id: first + u64::from(index),
-                start_hash_range_key: start.to_string(),
-                end_hash_range_key: end.to_string(),
-                ..Default::default()
-            }
-        })
-        .collect();
-    ShardMap::from_wire("s", &shards).unwrap()
-}
-
-fn producer(model: &Arc<Model>, settings: ProducerSettings) -> Producer {
-    let map = shard_map(model.shards.lock().unwrap().len() as u32, 1);
-    producer_with_map(model, settings, map)
-}
-
-fn producer_with_map(model: &Arc<Model>, settings: ProducerSettings, map: ShardMap) -> Producer {
-    settings.validate().unwrap();
-    let identity = Identity { producer_id: 77, stamps: model.honours_stamps };
-    let transport = Arc::new(Network(model.clone()));
-    let runtime = tokio::runtime::Handle::current();
-    Producer::new(Shared::new(
-        "s".into(),
-        identity,
-        settings,
-        RetryPolicy::default(),
-        transport,
-        map,
-        runtime,
-    ))
-}
-
-fn small_batches() -> ProducerSettings {
-    ProducerSettings {
-        batch_max_records: 4,
-        batch_max_age: Duration::from_millis(5),
-        delivery_timeout: Duration::from_secs(120),
-        ..ProducerSettings::default()
-    }
-}
 
 /// What was appended in one call and what became of it.
 struct Told {
@@ -431,6 +200,7 @@ async fn close_sends_what_was_accepted_and_refuses_what_comes_after() {
     }
     let report = producer.close(Duration::from_secs(10)).await.unwrap();
     assert_eq!((report.acknowledged, report.failed, report.unresolved), (250, 0, 0));
+    assert!(report.shards.is_empty());
     for receipt in receipts {
         receipt.await.unwrap();
     }
@@ -439,7 +209,8 @@ async fn close_sends_what_was_accepted_and_refuses_what_comes_after() {
     let (error, batch, _) =
         producer.try_append_many([Record::raw("late")].iter().collect(), Box::new(|_| {})).unwrap_err();
     assert_eq!((error.kind(), batch.len()), (ErrorKind::Closed, 1));
-    assert_eq!(producer.close(Duration::ZERO).await.unwrap(), report, "closing again is harmless");
+    let again = producer.close(Duration::ZERO).await.unwrap();
+    assert_eq!(again.acknowledged, report.acknowledged, "closing again is harmless");
 }
 
 #[tokio::test(start_paused = true)]
@@ -455,6 +226,9 @@ async fn close_gives_up_in_time_and_says_what_may_be_stored() {
     let report = producer.close(Duration::from_millis(500)).await.unwrap();
     assert!(started.elapsed() < Duration::from_secs(1));
     assert_eq!((report.acknowledged, report.failed, report.unresolved), (0, 0, 5));
+    let shards: Vec<_> =
+        report.shards.iter().map(|shard| (shard.shard_id, shard.may_be_stored, shard.not_stored)).collect();
+    assert_eq!(shards, [(1, 2, 3)]);
     // They were reported once; closing the client afterwards has nothing to complain of.
     crate::cluster::Closable::close(&**producer.shared(), Duration::from_secs(1)).await.unwrap();
     let mut kinds = Vec::new();
@@ -512,7 +286,7 @@ fn a_runtime_that_goes_away_resolves_every_receipt_and_completion() {
 async fn flow_control_waits_fails_or_times_out() {
     let build = |when_full| {
         let model = Model::new(1, 1, Faults::default(), true);
-        model.down.store(true, std::sync::atomic::Ordering::SeqCst);
+        model.down.store(true, SeqCst);
         let settings = ProducerSettings { flow_control_records: 2, when_full, ..small_batches() };
         (producer(&model, settings), model)
     };
@@ -534,29 +308,9 @@ async fn flow_control_waits_fails_or_times_out() {
     let _receipts = waiting.append_many([Record::raw("1"), Record::raw("2")].iter().collect()).await.unwrap();
     let room = waiting.room(1, 1);
     let third = waiting.append(Record::raw("3"));
-    model.down.store(false, std::sync::atomic::Ordering::SeqCst);
+    model.down.store(false, SeqCst);
     third.await.unwrap().await.unwrap();
     room.await.unwrap();
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_stream_that_was_made_again_fails_what_was_meant_for_the_old_one_and_takes_what_comes() {
-    let model = Model::new(1, 2, Faults::default(), true);
-    let producer = producer_with_map(&model, small_batches(), shard_map(2, 50));
-    let lost = producer.append(Record::raw("1").with_key("a")).await.unwrap().await.unwrap_err();
-    assert_eq!(lost.kind(), ErrorKind::Routing);
-    assert!(!lost.may_have_been_applied(), "{lost}");
-    let id = producer.append(Record::raw("2").with_key("a")).await.unwrap().await.unwrap();
-    assert_eq!(id.shard_id, 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_stream_that_is_gone_is_not_found() {
-    let model = Model::new(1, 0, Faults::default(), true);
-    let producer = producer_with_map(&model, small_batches(), shard_map(1, 50));
-    let lost = producer.append(Record::raw("1")).await.unwrap().await.unwrap_err();
-    assert_eq!(lost.kind(), ErrorKind::NotFound, "{lost}");
-    assert!(!lost.may_have_been_applied());
 }
 
 #[tokio::test(start_paused = true)]

@@ -71,6 +71,18 @@ impl RecordBatch {
         self.ends.push(Ends { payload: self.payloads.len(), key: self.keys.len(), kind: view.kind });
     }
 
+    /// The records at these positions, which ascend.
+    pub(crate) fn select(&self, positions: &[usize]) -> RecordBatch {
+        let mut selected = RecordBatch::default();
+        let mut wanted = positions.iter().peekable();
+        for (position, view) in self.views().enumerate() {
+            if wanted.next_if_eq(&&position).is_some() {
+                selected.push_view(view);
+            }
+        }
+        selected
+    }
+
     /// Number of records.
     pub fn len(&self) -> usize {
         self.ends.len()
@@ -152,6 +164,9 @@ mod tests {
             .collect();
         assert_eq!(back, records);
         assert_eq!(batch.flow_bytes(), batch.views().map(|view| view.flow_bytes()).sum::<usize>());
+        let expected: RecordBatch = [&records[1], &records[2], &records[4]].into_iter().collect();
+        let selected = batch.select(&[1, 2, 4]);
+        assert_eq!(format!("{selected:?}"), format!("{expected:?}"));
         assert_eq!(batch.payload_bytes(), records.iter().map(|r| r.payload.len()).sum::<usize>());
     }
 }

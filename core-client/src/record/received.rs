@@ -1,12 +1,13 @@
 //! Batches as they arrive: decoded on demand, once, without copying payloads.
 
-use super::{PayloadKind, RecordId, hrecord};
+use super::{HRecord, PayloadKind, RecordId};
 use crate::{
     codec,
     error::{Error, ErrorKind, Result},
 };
 use bytes::Bytes;
 use hstreamdb_proto::api;
+use serde::de::DeserializeOwned;
 use std::{
     fmt,
     sync::{Arc, OnceLock},
@@ -47,16 +48,36 @@ impl ReceivedRecord {
     /// The payload of an HRecord as the text of a JSON object, members in alphabetical order.
     ///
     /// # Errors
+    /// Those of [`to_hrecord`](Self::to_hrecord).
+    pub fn to_json(&self) -> Result<String> {
+        self.to_hrecord().map(|hrecord| hrecord.to_json())
+    }
+
+    /// The payload of an HRecord.
+    ///
+    /// # Errors
     /// `InvalidArgument` for a raw record; `Codec` when the payload is not a protobuf Struct or holds a
     /// number that JSON cannot say.
-    pub fn to_json(&self) -> Result<String> {
-        match self.kind {
-            PayloadKind::HRecord => hrecord::decode_json(&self.payload)
-                .map_err(|error| error.with_resource(format!("record {}", self.id))),
+    pub fn to_hrecord(&self) -> Result<HRecord> {
+        let result = match self.kind {
+            PayloadKind::HRecord => HRecord::decode(&self.payload),
             PayloadKind::Raw => Err(Error::new(ErrorKind::InvalidArgument, "decode hrecord")
-                .with_resource(format!("record {}", self.id))
                 .with_message("the record is raw bytes; read its payload instead")),
-        }
+        };
+        result.map_err(|error| error.with_resource(format!("record {}", self.id)))
+    }
+
+    /// The payload of an HRecord as a value of a type of the application.
+    ///
+    /// # Errors
+    /// Those of [`to_hrecord`](Self::to_hrecord); `Codec` when the object is not one of that type.
+    pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T> {
+        self.to_hrecord()?.deserialize().map_err(|error| error.with_resource(format!("record {}", self.id)))
+    }
+
+    /// An attribute's value.
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        self.attributes.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
 

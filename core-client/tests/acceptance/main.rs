@@ -9,3 +9,4 @@ mod consumer;
 mod observing;
 mod producer;
 mod reader;
+mod writers;

