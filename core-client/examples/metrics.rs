@@ -11,6 +11,7 @@ use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry, TextE
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// Everything a client measures, as Prometheus metrics named `hstreamdb_…`.
+#[derive(Debug)]
 pub struct Prometheus {
     registry: Registry,
     counters: HashMap<&'static str, IntCounter>,

@@ -20,7 +20,7 @@ mod consumer_group;
 #[allow(dead_code, reason = "the example's main")]
 #[path = "../examples/errors.rs"]
 mod errors;
-#[allow(dead_code, missing_debug_implementations, reason = "the example's main")]
+#[allow(dead_code, reason = "the example's main")]
 #[path = "../examples/metrics.rs"]
 mod metrics;
 #[allow(dead_code, reason = "the example's main")]
