@@ -25,6 +25,16 @@ pub const ACK_CONFIRMATION: &str = "x-hstream-ack-confirmation";
 /// same name or was moved to another position. Acknowledgements given under another value mean nothing.
 pub const SUBSCRIPTION_INCARNATION: &str = "x-hstream-subscription-incarnation";
 
+/// `ReadShardStream`, `ReadSingleShardStream`, `ReadStream` and `ReadStreamByKey`, request metadata: `1` when the reader
+/// wants to be told what is missing. The response metadata of a server that tells has the same key and value.
+pub const READ_GAPS: &str = "x-hstream-read-gaps";
+
+/// Batch index of the first id in a message about a gap: the records were acknowledged and cannot be read any more.
+pub const GAP_LOST: u32 = 0;
+
+/// Batch index of the first id in a message about a gap: the records were trimmed or outlived their retention.
+pub const GAP_TRIMMED: u32 = 1;
+
 /// `CreateSubscription` request metadata: `true` or `false`; whether what a departed consumer has not acknowledged
 /// goes to others at once.
 pub const REDELIVER_ON_DISCONNECT: &str = "x-hstream-redeliver-on-disconnect";

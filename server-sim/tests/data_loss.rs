@@ -4,6 +4,7 @@ mod support;
 
 use hstream_server::node::NodeConfig;
 use hstreamdb_proto::api::*;
+use hstreamdb_proto::metadata::{GAP_LOST, GAP_TRIMMED, READ_GAPS};
 use support::fetch::{attach, subscribe};
 use support::*;
 use tonic::Code;
@@ -82,6 +83,70 @@ async fn streaming_reads_and_reads_by_key_pass_over_the_gap() {
         received.extend(message.received_records.into_iter().map(|record| record.payload));
     }
     assert_eq!(received, left);
+    node.stop().await;
+}
+
+/// The request, asking to be told of gaps.
+fn asking<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.metadata_mut().insert(READ_GAPS, tonic::metadata::MetadataValue::from_static("1"));
+    request
+}
+
+#[tokio::test]
+async fn a_streamed_read_that_asks_is_told_what_is_lost_and_what_was_trimmed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut node, shard, left) = damaged(dir.path()).await;
+    let client = &mut node.client;
+    let from = |batch_id| {
+        let id = RecordId { shard_id: shard, batch_id, batch_index: 0 };
+        Some(ShardOffset { offset: Some(shard_offset::Offset::RecordOffset(id)) })
+    };
+    let tail = GetTailRecordIdRequest { shard_id: shard, ..Default::default() };
+    let tail = client.get_tail_record_id(tail).await.unwrap().into_inner().tail_record_id.unwrap().batch_id;
+    let first = tail + 1 - BATCHES as u64;
+    let trim = TrimShardRequest { shard_id: shard, trim_point: from(first + 3), ..Default::default() };
+    client.trim_shard(trim).await.unwrap();
+    let lost = first + BATCHES as u64 / 2;
+
+    let until = special(SpecialOffset::Latest);
+    let read = ReadShardStreamRequest { shard_id: shard, from: from(first + 1), until, ..Default::default() };
+    let answer = client.read_shard_stream(asking(read)).await.unwrap();
+    assert_eq!(answer.metadata().get(READ_GAPS).unwrap(), "1");
+    let mut answer = answer.into_inner();
+    let (mut told, mut received) = (Vec::new(), Vec::new());
+    while let Some(message) = answer.message().await.unwrap() {
+        let (gaps, batches): (Vec<_>, Vec<_>) =
+            message.received_records.into_iter().partition(|received| received.record.is_none());
+        received.extend(payloads(&batches));
+        let known = received.len();
+        told.extend(gaps.into_iter().map(|gap| (known, gap.record_ids)));
+    }
+    let id = |batch_id, batch_index| RecordId { shard_id: shard, batch_id, batch_index };
+    let trimmed = first + BATCHES as u64 - 1 - received.len() as u64 - 1;
+    assert!(received.len() >= BATCHES - 5, "a few were trimmed, one is lost");
+    assert_eq!(received, left[left.len() - received.len()..]);
+    let before = (lost - trimmed - 1) as usize;
+    assert_eq!(
+        told,
+        [
+            (0, vec![id(first + 1, GAP_TRIMMED), id(trimmed, 0)]),
+            (before, vec![id(lost, GAP_LOST), id(lost, 0)])
+        ]
+    );
+
+    let request =
+        ReadStreamByKeyRequest { stream_name: "s".into(), read_record_count: 100, ..Default::default() };
+    let request = asking(tokio_stream::iter([request]));
+    let mut answer = client.read_stream_by_key(request).await.unwrap().into_inner();
+    let mut told = Vec::new();
+    while let Some(message) = answer.message().await.unwrap() {
+        if message.received_records.is_empty() {
+            told.push(message.record_ids);
+        }
+    }
+    assert_eq!(told[1..], [vec![id(lost, GAP_LOST), id(lost, 0)]]);
+    assert_eq!(told[0][1], id(trimmed, 0));
     node.stop().await;
 }
 

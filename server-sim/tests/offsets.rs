@@ -96,7 +96,7 @@ async fn read(store: &EmbeddedStore, model: &Model, from: Option<Place>, until: 
             return None;
         }
     };
-    let plan = ReadPlan { shards: vec![(SHARD, range)], max_batches: 0 };
+    let plan = ReadPlan { shards: vec![(SHARD, range)], max_batches: 0, tell_gaps: false };
     let (sender, mut receiver) = mpsc::channel(1);
     let memory = Budget::new(64 << 20, Duration::from_secs(60));
     tokio::spawn(run(log, plan, memory, CancellationToken::new(), sender, |received| received));

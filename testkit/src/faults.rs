@@ -21,6 +21,9 @@ pub enum Fault {
     None,
     /// Appends are stored, then answered UNAVAILABLE; each count is used up by one append.
     LoseReplies(u32),
+    /// Readers are created or polled, which moves them, and the call is then answered UNAVAILABLE; each count is used
+    /// up by one call.
+    LoseReaderReplies(u32),
     /// Appends never get an answer.
     Hang,
     /// Appends are acknowledged with invented ids and thrown away.
@@ -94,6 +97,7 @@ impl Fault {
                 metadata::DEAD_LETTER_STREAM,
                 metadata::ACK_CONFIRMATION,
                 metadata::SUBSCRIPTION_INCARNATION,
+                metadata::READ_GAPS,
             ],
             _ => &[],
         }

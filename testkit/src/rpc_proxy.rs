@@ -57,10 +57,13 @@ impl Shared {
         self.canned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Uses up one lost reply.
-    fn lose_reply(&self) -> bool {
-        match &mut *self.fault() {
-            Fault::LoseReplies(left) if *left > 0 => {
+    /// Uses up one lost reply to `method`.
+    fn lose_reply(&self, method: &str) -> bool {
+        match (method, &mut *self.fault()) {
+            ("Append", Fault::LoseReplies(left))
+            | ("ReadShard" | "CreateShardReader", Fault::LoseReaderReplies(left))
+                if *left > 0 =>
+            {
                 *left -= 1;
                 true
             }
@@ -219,8 +222,8 @@ impl Proxy {
         let response = match (method, fault) {
             ("Append", Fault::Hang) => std::future::pending().await,
             ("Append", Fault::ForgetAppends) => forget(request),
-            ("Append", _) => {
-                let lose = self.shared.lose_reply();
+            ("Append" | "ReadShard" | "CreateShardReader", _) => {
+                let lose = self.shared.lose_reply(method);
                 let response = self.forward(request).await?;
                 if lose {
                     // Read to the end first: the server has stored the batch by then.

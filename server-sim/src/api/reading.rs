@@ -6,9 +6,10 @@ use crate::node::context::NodeContext;
 use crate::reader::{Offset, ReadPlan, ShardRange, by_key as key_reader, run};
 use crate::stream::Stream;
 use futures::stream::BoxStream;
-use hstreamdb_proto::api as wire;
+use hstreamdb_proto::{api as wire, metadata};
 use std::sync::Arc;
 use tokio::sync::mpsc;
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 type Responses<T> = Response<BoxStream<'static, Result<T, Status>>>;
@@ -20,10 +21,15 @@ pub(super) async fn shard(
     node: &Arc<NodeContext>,
     request: Request<wire::ReadShardStreamRequest>,
 ) -> Result<Responses<wire::ReadShardStreamResponse>> {
+    let tell_gaps = asks_for_gaps(&request);
     let request = request.into_inner();
     let (from, until) = (Offset::of_shard(request.from)?, Offset::of_shard(request.until)?);
     let range = ShardRange::resolve(&*node.log, request.shard_id, from, until).await?;
-    let plan = ReadPlan { shards: vec![(request.shard_id, range)], max_batches: request.max_read_batches };
+    let plan = ReadPlan {
+        shards: vec![(request.shard_id, range)],
+        max_batches: request.max_read_batches,
+        tell_gaps,
+    };
     Ok(start(node, plan, |received_records| wire::ReadShardStreamResponse { received_records }))
 }
 
@@ -31,6 +37,7 @@ pub(super) async fn single_shard(
     node: &Arc<NodeContext>,
     request: Request<wire::ReadSingleShardStreamRequest>,
 ) -> Result<Responses<wire::ReadSingleShardStreamResponse>> {
+    let tell_gaps = asks_for_gaps(&request);
     let request = request.into_inner();
     let stream = named(node, &request.stream_name)?;
     let [shard] = &stream.shards[..] else {
@@ -39,7 +46,7 @@ pub(super) async fn single_shard(
     };
     let (from, until) = (Offset::of_shard(request.from)?, Offset::of_shard(request.until)?);
     let range = ShardRange::resolve(&*node.log, shard.id, from, until).await?;
-    let plan = ReadPlan { shards: vec![(shard.id, range)], max_batches: request.max_read_batches };
+    let plan = ReadPlan { shards: vec![(shard.id, range)], max_batches: request.max_read_batches, tell_gaps };
     Ok(start(node, plan, |received_records| wire::ReadSingleShardStreamResponse { received_records }))
 }
 
@@ -47,6 +54,7 @@ pub(super) async fn stream(
     node: &Arc<NodeContext>,
     request: Request<wire::ReadStreamRequest>,
 ) -> Result<Responses<wire::ReadStreamResponse>> {
+    let tell_gaps = asks_for_gaps(&request);
     let request = request.into_inner();
     let stream = named(node, &request.stream_name)?;
     let (from, until) = (Offset::of_stream(request.from)?, Offset::of_stream(request.until)?);
@@ -59,7 +67,7 @@ pub(super) async fn stream(
             Err(error) => return Err(error),
         }
     }
-    let plan = ReadPlan { shards, max_batches: request.max_read_batches };
+    let plan = ReadPlan { shards, max_batches: request.max_read_batches, tell_gaps };
     Ok(start(node, plan, |received_records| wire::ReadStreamResponse { received_records }))
 }
 
@@ -68,16 +76,18 @@ pub(super) async fn by_key(
     request: Request<Streaming<wire::ReadStreamByKeyRequest>>,
 ) -> Result<Responses<wire::ReadStreamByKeyResponse>> {
     let (sender, receiver) = mpsc::channel(BUFFERED_RESPONSES);
+    let tell_gaps = asks_for_gaps(&request);
     let requests = request.into_inner();
     tokio::spawn(key_reader::run(
         node.log.clone(),
         node.streams.clone(),
         node.responses.clone(),
+        tell_gaps,
         requests,
         node.stop.clone(),
         sender,
     ));
-    Ok(announce(Response::new(responses(receiver))))
+    Ok(begin(tell_gaps, responses(receiver)))
 }
 
 fn start<R: Send + 'static>(
@@ -86,8 +96,22 @@ fn start<R: Send + 'static>(
     respond: impl Fn(Vec<wire::ReceivedRecord>) -> R + Send + Sync + 'static,
 ) -> Responses<R> {
     let (sender, receiver) = mpsc::channel(BUFFERED_RESPONSES);
+    let tell_gaps = plan.tell_gaps;
     tokio::spawn(run(node.log.clone(), plan, node.responses.clone(), node.stop.clone(), sender, respond));
-    announce(Response::new(responses(receiver)))
+    begin(tell_gaps, responses(receiver))
+}
+
+fn asks_for_gaps<T>(request: &Request<T>) -> bool {
+    request.metadata().get(metadata::READ_GAPS).is_some_and(|value| value == "1")
+}
+
+/// The response's head; whoever asked is told that gaps will be told.
+fn begin<T>(tell_gaps: bool, messages: BoxStream<'static, Result<T, Status>>) -> Responses<T> {
+    let mut response = Response::new(messages);
+    if tell_gaps {
+        response.metadata_mut().insert(metadata::READ_GAPS, MetadataValue::from_static("1"));
+    }
+    announce(response)
 }
 
 /// Plain text and INTERNAL for an unknown stream, as published servers answer these calls.

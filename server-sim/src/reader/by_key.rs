@@ -30,12 +30,13 @@ pub async fn run(
     log: Arc<dyn LogStore>,
     streams: Arc<Streams>,
     memory: Arc<Budget>,
+    tell_gaps: bool,
     requests: impl Stream<Item = Result<ReadStreamByKeyRequest, Status>> + Send + Unpin,
     stop: CancellationToken,
     responses: Responses<ReadStreamByKeyResponse>,
 ) {
     let outcome = tokio::select! {
-        outcome = serve(&*log, &streams, &memory, requests, &responses) => outcome,
+        outcome = serve(&*log, &streams, &memory, tell_gaps, requests, &responses) => outcome,
         () = responses.closed() => return,
         () = stop.cancelled() => Err(stopping()),
     };
@@ -46,6 +47,7 @@ async fn serve(
     log: &dyn LogStore,
     streams: &Streams,
     memory: &Arc<Budget>,
+    tell_gaps: bool,
     mut requests: impl Stream<Item = Result<ReadStreamByKeyRequest, Status>> + Send + Unpin,
     responses: &Responses<ReadStreamByKeyResponse>,
 ) -> Result<()> {
@@ -86,6 +88,18 @@ async fn serve(
             match step {
                 Step::Done => return Ok(()),
                 Step::Batches(batches) => {
+                    // Steps that only unpack are none of the cursor's.
+                    if tell_gaps
+                        && ahead.is_empty()
+                        && let Some(ids) = cursor.told_gap()
+                    {
+                        let message =
+                            ReadStreamByKeyResponse { record_ids: ids.to_vec(), ..Default::default() };
+                        let charge = memory.reserve(ids.len() * ID_BYTES).await;
+                        if responses.send(Ok(Some((message, charge)))).await.is_err() {
+                            return Ok(());
+                        }
+                    }
                     ahead.extend(batches);
                     if let Some(batch) = ahead.pop_front() {
                         matching(shard, batch, &first.key, &mut found);

@@ -1,12 +1,12 @@
 //! Streaming reads: cursors over one or several shards, feeding one response stream.
 
-use super::delivery::{MESSAGE_BYTES, received, received_bytes};
+use super::delivery::{ID_BYTES, MESSAGE_BYTES, gap_ids, received, received_bytes};
 use super::range::ShardRange;
 use crate::error::{Class, Result, ServerError};
 use crate::limits::{Budget, Charge};
 use crate::store::{Gap, GapKind, LogStore, Lsn, ReadLimits, ShardId, StoreError, StoredBatch};
 use futures::future::select_all;
-use hstreamdb_proto::api::ReceivedRecord;
+use hstreamdb_proto::api::{ReceivedRecord, RecordId};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,8 @@ pub struct ReadPlan {
     pub shards: Vec<(ShardId, ShardRange)>,
     /// Batches over the whole call; 0 is no limit.
     pub max_batches: u64,
+    /// The client wants to know what is missing.
+    pub tell_gaps: bool,
 }
 
 /// A place in one shard that moves forward.
@@ -37,8 +39,8 @@ pub(super) struct Cursor {
     next: Lsn,
     end: Option<Lsn>,
     tail: watch::Receiver<Lsn>,
-    /// Acknowledged records that the last step found unreadable.
-    pub(super) lost: Option<Gap>,
+    /// What the last step passed over before its batches.
+    gap: Option<Gap>,
 }
 
 /// What a cursor found.
@@ -54,12 +56,22 @@ pub(super) enum Step {
 
 impl Cursor {
     pub(super) fn open(log: &dyn LogStore, shard: ShardId, range: ShardRange) -> Result<Self> {
-        Ok(Cursor { shard, next: range.start, end: range.end, tail: log.watch_tail(shard)?, lost: None })
+        Ok(Cursor { shard, next: range.start, end: range.end, tail: log.watch_tail(shard)?, gap: None })
     }
 
     /// First LSN it has not read.
     pub(super) fn next(&self) -> Lsn {
         self.next
+    }
+
+    /// Acknowledged records that the last step found unreadable.
+    pub(super) fn lost(&self) -> Option<Gap> {
+        self.gap.filter(|gap| gap.kind == GapKind::DataLoss)
+    }
+
+    /// What the last step passed over, as a message that tells so.
+    pub(super) fn told_gap(&self) -> Option<[RecordId; 2]> {
+        self.gap.map(|gap| gap_ids(self.shard, gap))
     }
 
     /// Goes back to a batch that was read and not used.
@@ -80,8 +92,9 @@ impl Cursor {
         let tail = *self.tail.borrow_and_update();
         let limits = ReadLimits { max_batches, max_bytes };
         let chunk = log.read(self.shard, self.next, limits).await?;
-        self.lost = chunk.gap.filter(|gap| gap.kind == GapKind::DataLoss);
-        if let Some(gap) = self.lost {
+        // A gap that reaches beyond the end is none of this read's there.
+        self.gap = chunk.gap.map(|gap| Gap { to: self.end.map_or(gap.to, |end| gap.to.min(end)), ..gap });
+        if let Some(gap) = self.lost() {
             tracing::error!(shard = self.shard, from = gap.from, to = gap.to, "records are lost and skipped");
         }
         let moved = chunk.next > self.next;
@@ -156,6 +169,12 @@ async fn feed<R: Send>(
                 Step::AtTail => {}
                 Step::Batches(batches) => {
                     idle = false;
+                    if plan.tell_gaps
+                        && let Some(ids) = cursor.told_gap()
+                        && !tell(responses, memory, &respond, ids).await
+                    {
+                        return Ok(());
+                    }
                     left = left.saturating_sub(batches.len() as u64);
                     let shard = cursor.shard;
                     if !send(responses, memory, charge, &respond, shard, batches).await {
@@ -174,6 +193,18 @@ async fn feed<R: Send>(
         }
     }
     Ok(())
+}
+
+/// Sends ids without a batch: what lies between them is missing. False when nobody listens any more.
+async fn tell<R: Send>(
+    responses: &Responses<R>,
+    memory: &Arc<Budget>,
+    respond: &(impl Fn(Vec<ReceivedRecord>) -> R + Sync),
+    ids: [RecordId; 2],
+) -> bool {
+    let message = respond(vec![ReceivedRecord { record_ids: ids.to_vec(), record: None }]);
+    let charge = memory.reserve(ids.len() * ID_BYTES).await;
+    responses.send(Ok(Some((message, charge)))).await.is_ok()
 }
 
 /// Sends batches in as many responses as their size asks for; false when nobody listens any more.

@@ -1,7 +1,8 @@
 //! A stored batch as clients receive it.
 
-use crate::store::{ShardId, StoredBatch};
+use crate::store::{Gap, GapKind, ShardId, StoredBatch};
 use hstreamdb_proto::api::{BatchedRecord, ReceivedRecord, RecordId};
+use hstreamdb_proto::metadata::{GAP_LOST, GAP_TRIMMED};
 use prost::Message as _;
 use prost_types::Timestamp;
 
@@ -26,6 +27,16 @@ pub fn received(shard: ShardId, batch: StoredBatch) -> Option<ReceivedRecord> {
         .map(|batch_index| RecordId { shard_id: shard, batch_id: batch.lsn, batch_index })
         .collect();
     Some(ReceivedRecord { record_ids, record: Some(record) })
+}
+
+/// Both ends of a gap, as those are told of it who ask. The first one's index says why.
+pub fn gap_ids(shard_id: ShardId, gap: Gap) -> [RecordId; 2] {
+    let kind = match gap.kind {
+        GapKind::DataLoss => GAP_LOST,
+        GapKind::Trimmed => GAP_TRIMMED,
+    };
+    let id = |batch_id, batch_index| RecordId { shard_id, batch_id, batch_index };
+    [id(gap.from, kind), id(gap.to, 0)]
 }
 
 /// Upper bound of what a stored batch takes inside a response.

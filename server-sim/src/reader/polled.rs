@@ -256,7 +256,7 @@ impl Turn {
             let charge = memory.reserve(MESSAGE_BYTES).await;
             match self.cursor.step(log, most, MESSAGE_BYTES).await? {
                 Step::Batches(batches) => {
-                    if let Some(gap) = self.cursor.lost {
+                    if let Some(gap) = self.cursor.lost() {
                         // Told once; the next poll goes on behind the gap.
                         if let Some(first) = batches.first() {
                             self.cursor.back_to(first.lsn);
