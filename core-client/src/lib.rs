@@ -32,7 +32,10 @@ pub use producer::{
     AppendOutcome, BatchReport, CloseReport, Completion, Compression, ManyReceipt, Pending, Producer,
     ProducerBuilder, Receipt, UnresolvedShard, WhenFull,
 };
-pub use reader::{Reader, ReaderBuilder};
+pub use reader::{
+    GapKind, PolledReader, PolledReaderBuilder, ReadFrom, ReadGap, Reader, ReaderBatches, ReaderBuilder,
+    StreamPosition,
+};
 pub use record::{
     HRecord, Offset, PayloadKind, ReceivedBatch, ReceivedRecord, Record, RecordBatch, RecordId,
 };

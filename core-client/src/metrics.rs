@@ -279,8 +279,12 @@ metrics! {
         reader_batches;
         /// Records received by readers.
         reader_records;
-        /// Read sessions opened after the first one.
+        /// Calls of readers that were lost and began anew, behind what had been delivered.
         reader_reconnects;
+        /// Times that records were missing and passed over by readers.
+        reader_gaps;
+        /// Echoes sent over connections of readers that had been quiet.
+        reader_probes;
     }
     gauges {
         /// Batches that producers have sent and that are not acknowledged yet.

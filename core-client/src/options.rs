@@ -239,10 +239,14 @@ static TABLE: &[OptionSpec] = &[
     spec(Consumer, "prefetch_bytes", integer(1, MAX_COUNT), "bytes", "16777216", "Bytes of batches received ahead of the application."),
     spec(Consumer, "prefetch_batches", integer(1, MAX_I32), "batches", "100", "Batches received ahead of the application."),
 
-    spec(Reader, "from", Text, "", "earliest", "Where to start: earliest, latest, a record id, or milliseconds since 1970."),
-    spec(Reader, "until", Text, "", "", "Where to end, in the same forms. Default: never."),
+    spec(Reader, "from", Text, "", "earliest", "Where to start: earliest, latest, a record id, milliseconds since 1970, or the position of an earlier reader."),
+    spec(Reader, "until", Text, "", "", "Where to end: latest, a record id, or milliseconds since 1970, as of when the reader is opened. Default: never."),
     spec(Reader, "max_batches", integer(0, MAX_COUNT), "batches", "0", "End after this many batches; 0 is without limit."),
-    spec(Reader, "timeout_ms", integer(0, MAX_MS), "milliseconds", "0", "Longest wait for the next batch before it fails as timed out; 0 waits without limit."),
+    spec(Reader, "timeout_ms", integer(0, MAX_MS), "milliseconds", "0", "Longest wait for the next batch before it fails as timed out; 0 waits without limit. For a polled reader: how long a read waits when nothing is there; 0 answers at once."),
+    spec(Reader, "prefetch_bytes", integer(1, MAX_COUNT), "bytes", "16777216", "Bytes of batches received ahead of the application, over all shards. One message per shard and what is on the way come on top."),
+    spec(Reader, "prefetch_batches", integer(1, MAX_I32), "batches", "100", "Batches received ahead of the application, over all shards."),
+    spec(Reader, "probe_interval_ms", integer(0, MAX_MS), "milliseconds", "15000", "How long a connection may say nothing before it is tried with an echo; 0 never tries it."),
+    spec(Reader, "reader_id", Text, "", "", "Id of a polled reader on the server. Default: reader- and 16 random hexadecimal digits."),
 ];
 
 /// A value that was checked against its row of the table.

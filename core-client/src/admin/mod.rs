@@ -2,6 +2,7 @@
 
 mod cluster;
 mod lookups;
+mod readers;
 mod streams;
 mod subscriptions;
 mod trims;

@@ -163,6 +163,11 @@ impl Cluster {
         &self.0.metrics
     }
 
+    /// The counters themselves, for what may outlive the client.
+    pub(crate) fn shared_metrics(&self) -> Arc<Metrics> {
+        self.0.metrics.clone()
+    }
+
     /// Where events go.
     pub(crate) fn events(&self) -> &EventSender {
         &self.0.events

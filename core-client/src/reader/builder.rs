@@ -1,45 +1,50 @@
 //! Settings of a reader, and opening it.
 
-use super::bound::Bounds;
+use super::connections::Connections;
+use super::gap::Gaps;
 use super::key::KeySource;
+use super::opening;
+use super::position::{ReadFrom, StreamPosition};
+use super::progress::Progress;
 use super::shard::ShardSource;
-use super::source::{self, Connections};
-use super::{PREFETCH_BATCHES, PREFETCH_BYTES, Reader};
+use super::{Reader, bound::Bounds, source};
 use crate::client::Client;
-use crate::cluster::Target;
 use crate::consumer::prefetch::Prefetch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{OptionScope, OptionValue, Setting};
-use crate::record::{Offset, RecordId};
-use crate::retry::Operation;
+use crate::record::Offset;
 use crate::routing::ShardMap;
 use futures::{StreamExt as _, TryStreamExt as _};
-use hstreamdb_proto::api::{GetStreamRequest, GetTailRecordIdRequest, ListShardsRequest, Shard};
+use hstreamdb_proto::api::ErrorCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How many tails are asked for at a time.
+/// How many shards are asked about at a time.
 const LOOKUPS_AT_ONCE: usize = 8;
 
 #[derive(Debug, Clone)]
 enum Source {
     Shard(u64),
+    OnlyShard,
     Stream,
     Key(String),
 }
 
-/// Builds a [`Reader`]; made by [`Client::shard_reader`](crate::Client::shard_reader),
-/// [`Client::stream_reader`](crate::Client::stream_reader) and [`Client::key_reader`](crate::Client::key_reader).
+/// Builds a [`Reader`]; made by [`Client::shard_reader`], [`Client::stream_reader`], [`Client::single_shard_reader`]
+/// and [`Client::key_reader`].
 #[derive(Debug, Clone)]
 #[must_use = "a reader does nothing before it is opened"]
 pub struct ReaderBuilder {
     client: Client,
     stream: String,
     target: Source,
-    from: Offset,
+    from: ReadFrom,
     until: Option<Offset>,
     max_batches: u64,
     timeout: Option<Duration>,
+    prefetch_batches: usize,
+    prefetch_bytes: usize,
+    probe_interval: Duration,
 }
 
 impl Client {
@@ -48,9 +53,16 @@ impl Client {
         ReaderBuilder::new(self.clone(), stream, Source::Shard(shard))
     }
 
-    /// A reader of all shards of a stream.
+    /// A reader of all shards of a stream, in order within each shard. The shards are those there are when it is opened:
+    /// a stream that is deleted and created again needs a new reader.
     pub fn stream_reader(&self, stream: &str) -> ReaderBuilder {
         ReaderBuilder::new(self.clone(), stream, Source::Stream)
+    }
+
+    /// A reader of a stream that has one shard, so that the shard need not be named and all records come in order.
+    /// Opening it on a stream with more fails as `InvalidArgument`.
+    pub fn single_shard_reader(&self, stream: &str) -> ReaderBuilder {
+        ReaderBuilder::new(self.clone(), stream, Source::OnlyShard)
     }
 
     /// A reader of the records with this partition key.
@@ -65,10 +77,13 @@ impl ReaderBuilder {
             client,
             stream: stream.to_owned(),
             target,
-            from: Offset::Earliest,
+            from: ReadFrom::Offset(Offset::Earliest),
             until: None,
             max_batches: 0,
             timeout: None,
+            prefetch_batches: 100,
+            prefetch_bytes: 16 << 20,
+            probe_interval: Duration::from_secs(15),
         }
     }
 
@@ -86,19 +101,26 @@ impl ReaderBuilder {
             }
             "max_batches" => self.max_batches = setting.integer()?,
             "timeout_ms" => self = self.timeout(setting.millis()?),
+            "prefetch_batches" => self.prefetch_batches = setting.integer()?,
+            "prefetch_bytes" => self.prefetch_bytes = setting.integer()?,
+            "probe_interval_ms" => self.probe_interval = setting.millis()?,
+            "reader_id" => return Err(setting.refuse("only a polled reader has an id")),
             _ => return Err(setting.refuse("this version does not use the option")),
         }
         Ok(self)
     }
 
-    /// Where to start; default [`Offset::Earliest`]. A record id starts at the batch that holds it.
-    pub fn from(mut self, offset: Offset) -> Self {
-        self.from = offset;
+    /// Where to start: an [`Offset`], or the [`StreamPosition`] of an earlier reader to go on behind what that one gave.
+    /// Default [`Offset::Earliest`]. A record id starts at the batch that holds it; one that was trimmed at the oldest
+    /// record there is, see [`Reader::gaps`].
+    pub fn from(mut self, from: impl Into<ReadFrom>) -> Self {
+        self.from = from.into();
         self
     }
 
     /// Where to end, itself included. Default: never, except that a reader of a key ends at what is the newest record
-    /// when it is opened.
+    /// when it is opened. [`Offset::Latest`] and a time are resolved then, shard by shard: what is appended later is not
+    /// read, so a time to come ends at what is the newest record at opening.
     pub fn until(mut self, offset: Offset) -> Self {
         self.until = Some(offset);
         self
@@ -116,30 +138,74 @@ impl ReaderBuilder {
         self
     }
 
-    /// Opens the reader. What "latest" means is fixed here.
+    /// Batches received ahead of the application; default 100.
     ///
     /// # Errors
-    /// `NotFound` for an unknown stream or shard, as far as it had to be looked at; `InvalidArgument` for a
-    /// record id of another shard. Otherwise such errors come from [`Reader::next_batch`].
+    /// `InvalidArgument` for 0.
+    pub fn prefetch_batches(self, batches: u32) -> Result<Self> {
+        self.set("prefetch_batches", batches)
+    }
+
+    /// Bytes of batches received ahead of the application, over all shards, which share them evenly; default 16 MiB. On
+    /// top come at most one message (4 MiB from our server) per shard, and what a connection carries (5 MiB each).
+    ///
+    /// # Errors
+    /// `InvalidArgument` for 0.
+    pub fn prefetch_bytes(self, bytes: u64) -> Result<Self> {
+        self.set("prefetch_bytes", bytes)
+    }
+
+    /// How long a connection may say nothing before it is asked whether it still is one; default 15 s, zero never asks. One
+    /// that died silently is replaced after this and the request timeout. It costs an `Echo` of some 60 bytes each way per
+    /// interval and connection while nothing is appended.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when out of range.
+    pub fn probe_interval(self, interval: Duration) -> Result<Self> {
+        let millis = u64::try_from(interval.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        self.set("probe_interval_ms", millis)
+    }
+
+    /// Opens the reader. What "latest" means, and where a time ends the read, is fixed here.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown stream or shard, as far as it had to be looked at; `InvalidArgument` for a record id of
+    /// another shard, a position that names other shards, and a stream of several shards that should have one.
+    /// Otherwise such errors come from [`Reader::next_batch`].
     pub async fn open(self) -> Result<Reader> {
         match self.target.clone() {
             Source::Shard(shard) => {
+                self.check_position(&[shard])?;
                 let bounds = self.bounds(shard, self.until).await?;
                 let resource = format!("stream {:?} shard {shard}", self.stream);
                 self.start_shards(resource, vec![(shard, bounds)])
             }
+            Source::OnlyShard => {
+                let shard = self.only_shard().await?;
+                self.check_position(&[shard])?;
+                let bounds = self.bounds(shard, self.until).await?;
+                let resource = format!("stream {:?}", self.stream);
+                self.start_shards(resource, vec![(shard, bounds)])
+            }
             Source::Stream => {
-                for offset in [Some(self.from), self.until].into_iter().flatten() {
+                let from = match &self.from {
+                    ReadFrom::Offset(offset) => Some(*offset),
+                    ReadFrom::Position(_) => None,
+                };
+                for offset in [from, self.until].into_iter().flatten() {
                     if let Offset::Record(id) = offset {
-                        return Err(Error::new(ErrorKind::InvalidArgument, "open reader")
-                            .with_resource(self.stream.clone())
-                            .with_message(format!(
-                                "record id {id} bounds one shard only; read that shard, or use a time"
-                            )));
+                        return Err(self.refuse(format!(
+                            "record id {id} bounds one shard only; read that shard, or use a time or a position"
+                        )));
                     }
                 }
-                let shards = self.shards().await?;
-                let shards: Vec<_> = futures::stream::iter(shards.into_iter().map(|shard| shard.shard_id))
+                let shards: Vec<u64> = opening::shards(&self.client, &self.stream)
+                    .await?
+                    .into_iter()
+                    .map(|shard| shard.shard_id)
+                    .collect();
+                self.check_position(&shards)?;
+                let shards: Vec<_> = futures::stream::iter(shards)
                     .map(|shard| {
                         let builder = &self;
                         async move { Ok::<_, Error>((shard, builder.bounds(shard, builder.until).await?)) }
@@ -154,98 +220,112 @@ impl ReaderBuilder {
         }
     }
 
+    fn refuse(&self, message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::InvalidArgument, "open reader")
+            .with_resource(self.stream.clone())
+            .with_message(message)
+    }
+
+    /// A position of shards that are not read is one of another stream, or of one that was created again. That it names
+    /// more shards is fine where one is read.
+    fn check_position(&self, shards: &[u64]) -> Result<()> {
+        let ReadFrom::Position(position) = &self.from else { return Ok(()) };
+        let known = position.shards().filter(|shard| shards.contains(shard)).count();
+        let all_named = matches!(self.target, Source::Stream | Source::OnlyShard);
+        let fits =
+            if all_named { known == position.shards().count() } else { position.is_empty() || known > 0 };
+        if fits {
+            return Ok(());
+        }
+        Err(self.refuse(format!(
+            "the position {position} is of other shards than those that are read: {shards:?}"
+        )))
+    }
+
+    async fn only_shard(&self) -> Result<u64> {
+        let shards = opening::shards(&self.client, &self.stream).await?;
+        match &shards[..] {
+            [shard] => Ok(shard.shard_id),
+            // As the server would refuse it, but before "latest" is looked up.
+            _ => Err(self
+                .refuse(format!("the stream has {} shards; use stream_reader or shard_reader", shards.len()))
+                .with_code(ErrorCode::ShardReaderTooManyShards as i32)),
+        }
+    }
+
     async fn bounds(&self, shard: u64, until: Option<Offset>) -> Result<Bounds> {
-        let bounds = if Bounds::needs_tail(self.from, until) {
-            let tail = self.tail(shard).await?;
-            Bounds::freeze(self.from, until, tail)
-        } else {
-            Bounds { from: self.from, until, frozen: false }
-        };
-        bounds.check_shard(shard)?;
-        Ok(bounds)
-    }
-
-    async fn shards(&self) -> Result<Vec<Shard>> {
-        // `ListShards` answers UNAVAILABLE for a stream that does not exist, which looks like a matter of time.
-        let request = GetStreamRequest { name: self.stream.clone() };
-        let call = Operation::read("get stream");
-        let known = self.client.cluster.call(call, Some(&self.stream), Target::Any, |mut client| {
-            let request = request.clone();
-            async move { client.get_stream(request).await }
-        });
-        known.await?;
-        let request = ListShardsRequest { stream_name: self.stream.clone() };
-        let call = Operation::read("list shards");
-        let answer = self.client.cluster.call(call, Some(&self.stream), Target::Any, |mut client| {
-            let request = request.clone();
-            async move { client.list_shards(request).await }
-        });
-        Ok(answer.await?.shards)
-    }
-
-    async fn tail(&self, shard: u64) -> Result<RecordId> {
-        let request = GetTailRecordIdRequest { stream_name: self.stream.clone(), shard_id: shard };
-        let call = Operation::read("get tail record id");
-        let answer = self.client.cluster.call(call, Some(&self.stream), Target::Any, |mut client| {
-            let request = request.clone();
-            async move { client.get_tail_record_id(request).await }
-        });
-        answer.await?.tail_record_id.map(RecordId::from).ok_or_else(|| {
-            Error::new(ErrorKind::Internal, "get tail record id")
-                .with_resource(self.stream.clone())
-                .with_message("the answer holds no id")
-        })
+        opening::bounds(&self.client, &self.stream, shard, &self.from, until).await
     }
 
     fn limit(&self) -> Option<u64> {
         (self.max_batches > 0).then_some(self.max_batches)
     }
 
+    fn queue(&self, lanes: usize) -> Arc<Prefetch> {
+        Arc::new(Prefetch::new(lanes, self.prefetch_batches, self.prefetch_bytes, self.limit()))
+    }
+
+    fn connections(&self, gaps: &Arc<Gaps>) -> Arc<Connections> {
+        Arc::new(Connections::new(self.client.cluster.clone(), self.probe_interval, gaps.clone()))
+    }
+
+    fn gaps(&self, resource: &str) -> Arc<Gaps> {
+        Arc::new(Gaps::new(resource.to_owned(), self.client.cluster.shared_metrics()))
+    }
+
     fn start_shards(self, resource: String, shards: Vec<(u64, Bounds)>) -> Result<Reader> {
-        let queue = Arc::new(Prefetch::new(shards.len(), PREFETCH_BATCHES, PREFETCH_BYTES, self.limit()));
         let cluster = self.client.cluster.clone();
-        let connections = Arc::new(Connections::new(cluster.clone()));
+        let queue = self.queue(shards.len());
+        let gaps = self.gaps(&resource);
+        let connections = self.connections(&gaps);
+        let mut position = StreamPosition::new();
         let mut tasks = Vec::with_capacity(shards.len());
         for (lane, (shard, bounds)) in shards.into_iter().enumerate() {
+            position.begin(shard, bounds.from);
             let source = ShardSource {
                 connections: Arc::clone(&connections),
                 queue: Arc::clone(&queue),
                 lane,
                 stream: self.stream.clone(),
                 shard,
+                by_name: matches!(self.target, Source::OnlyShard),
                 bounds,
                 left: self.limit(),
-                last: None,
+                progress: Progress::new(shard, bounds.from),
             };
             tasks.push(
                 tokio::spawn(source::run(source, cluster.clone(), Arc::clone(&queue), lane)).abort_handle(),
             );
         }
-        Reader::new(&cluster, resource, queue, tasks, self.timeout)
+        Reader::new(&cluster, resource, queue, gaps, position, tasks, self.timeout)
     }
 
     async fn start_key(self, key: String) -> Result<Reader> {
-        let map = ShardMap::from_wire(&self.stream, &self.shards().await?)?;
+        let map = ShardMap::from_wire(&self.stream, &opening::shards(&self.client, &self.stream).await?)?;
         let range = map.index_for_key(&key).and_then(|index| map.ranges().get(index));
         let shard = range.map(|range| range.id).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "open reader")
                 .with_resource(self.stream.clone())
                 .with_message("no shard of the stream holds the key")
         })?;
+        self.check_position(&[shard])?;
         let bounds = self.bounds(shard, Some(self.until.unwrap_or(Offset::Latest))).await?;
         let resource = format!("stream {:?} key {key:?}", self.stream);
-        let queue = Arc::new(Prefetch::new(1, PREFETCH_BATCHES, PREFETCH_BYTES, self.limit()));
-        let cluster = self.client.cluster;
+        let queue = self.queue(1);
+        let gaps = self.gaps(&resource);
+        let mut position = StreamPosition::new();
+        position.begin(shard, bounds.from);
         let source = KeySource {
-            connections: Arc::new(Connections::new(cluster.clone())),
+            connections: self.connections(&gaps),
             queue: Arc::clone(&queue),
             stream: self.stream.clone(),
             key,
             shard,
             bounds,
-            last: None,
+            progress: Progress::new(shard, bounds.from),
         };
+        let cluster = self.client.cluster;
         let task = tokio::spawn(source::run(source, cluster.clone(), Arc::clone(&queue), 0)).abort_handle();
-        Reader::new(&cluster, resource, queue, vec![task], self.timeout)
+        Reader::new(&cluster, resource, queue, gaps, position, vec![task], self.timeout)
     }
 }

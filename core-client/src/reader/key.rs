@@ -1,11 +1,13 @@
 //! Reading the records of one key.
 
-use super::bound::{Bounds, to_wire};
-use super::source::{Connections, Source, Step};
-use crate::cluster::NodeAddress;
+use super::bound::{Bounds, start_to_wire, to_wire};
+use super::connections::{Connections, Line};
+use super::incoming::{Incoming, asking, told_gap};
+use super::progress::Progress;
+use super::source::{Source, Step};
 use crate::consumer::prefetch::Prefetch;
 use crate::error::Error;
-use crate::record::{Offset, ReceivedBatch, RecordId};
+use crate::record::ReceivedBatch;
 use hstreamdb_proto::api::{
     BatchHStreamRecords, BatchedRecord, CompressionType, ReadStreamByKeyRequest, ReadStreamByKeyResponse,
     ReceivedRecord,
@@ -27,8 +29,7 @@ pub(super) struct KeySource {
     /// The shard the key is in.
     pub shard: u64,
     pub bounds: Bounds,
-    /// The record delivered last.
-    pub last: Option<RecordId>,
+    pub progress: Progress,
 }
 
 impl KeySource {
@@ -37,20 +38,20 @@ impl KeySource {
             reader_id: format!("reader-{:016x}", rand::random::<u64>()),
             stream_name: self.stream.clone(),
             key: self.key.clone(),
-            from: Some(to_wire(self.last.map_or(self.bounds.from, Offset::Record))),
+            from: Some(start_to_wire(self.progress.start())),
             until: self.bounds.until.map(to_wire),
             read_record_count: CREDIT,
         }
     }
 
-    /// The records of a response that were not delivered yet, as a batch.
+    /// The records of a response that were not delivered yet, as a batch. (A batch may lie across responses, and the
+    /// first record of a key says nothing about those of others before it, so no gap shows here.)
     fn batch_of(&self, response: ReadStreamByKeyResponse) -> Option<ReceivedRecord> {
-        let last = self.last.map(|id| (id.batch_id, id.batch_index));
         let (record_ids, records): (Vec<_>, Vec<_>) = response
             .record_ids
             .into_iter()
             .zip(response.received_records)
-            .filter(|(id, _)| last.is_none_or(|last| (id.batch_id, id.batch_index) > last))
+            .filter(|(id, _)| self.progress.is_new(id))
             .unzip();
         if records.is_empty() {
             return None;
@@ -63,34 +64,31 @@ impl KeySource {
         };
         Some(ReceivedRecord { record_ids, record: Some(record) })
     }
-}
 
-impl KeySource {
-    async fn lost(&self, node: &NodeAddress, status: &tonic::Status) -> Step {
-        let error = Error::from_status("read key", status).with_node(node).with_may_have_been_applied(false);
-        self.connections.failed(self.shard, node, &error).await;
+    async fn lost(&self, line: &Arc<Line>, error: Error) -> Step {
+        self.connections.failed(self.shard, line, &error).await;
         Step::Lost(error)
     }
 }
 
 impl Source for KeySource {
     async fn read(&mut self, progress: &mut bool) -> Step {
-        let (node, mut client) = match self.connections.for_shard(self.shard).await {
-            Ok(found) => found,
+        let line = match self.connections.for_shard(self.shard).await {
+            Ok(line) => line,
             Err(error) => return Step::Lost(error),
         };
+        tracing::Span::current().record("node", tracing::field::display(&line.node));
         // The sender stays alive as long as the call: its end would end the read.
         let (requests, outgoing) = mpsc::channel(1);
         if requests.try_send(self.request()).is_err() {
             return Step::Done;
         }
-        let mut responses = match client.read_stream_by_key(ReceiverStream::new(outgoing)).await {
-            Ok(response) => response.into_inner(),
-            Err(status) => return self.lost(&node, &status).await,
-        };
+        let mut client = line.client.clone();
+        let call = async move { client.read_stream_by_key(asking(ReceiverStream::new(outgoing))).await };
+        let mut incoming = Incoming::new(line.clone(), call);
         let mut credit = CREDIT;
         loop {
-            if !self.queue.room(0).await {
+            if !line.room(&self.queue, 0).await {
                 return Step::Done;
             }
             if credit <= CREDIT / 2 {
@@ -100,17 +98,26 @@ impl Source for KeySource {
                     credit += CREDIT;
                 }
             }
-            let response = match responses.message().await {
+            let response = match incoming.next().await {
                 Ok(Some(response)) => response,
                 Ok(None) => return Step::Done,
-                Err(status) => return self.lost(&node, &status).await,
+                Err(error) => return self.lost(&line, error).await,
             };
+            if incoming.tells_gaps && response.received_records.is_empty() {
+                let ids = ReceivedRecord { record_ids: response.record_ids, record: None };
+                if let Some((kind, first, last)) = told_gap(&ids) {
+                    self.progress.gap(kind, first, last, &self.connections.gaps);
+                }
+                continue;
+            }
             credit = credit.saturating_sub(response.received_records.len() as u64);
             let Some(received) = self.batch_of(response) else { continue };
             match ReceivedBatch::from_wire(received, self.connections.decoded_limit()) {
                 Ok(batch) => {
                     *progress = true;
-                    self.last = batch.ids().last().copied().or(self.last);
+                    if let Some(last) = batch.ids().last() {
+                        self.progress.advance(*last);
+                    }
                     self.connections.count(&batch);
                     self.queue.push(0, batch);
                 }
@@ -120,10 +127,19 @@ impl Source for KeySource {
     }
 
     fn conflict_is_end(&self) -> bool {
-        self.bounds.frozen || self.last.is_some()
+        self.bounds.frozen
     }
 
     fn resource(&self) -> String {
         format!("stream {:?} key {:?}", self.stream, self.key)
+    }
+
+    fn span(&self) -> tracing::Span {
+        tracing::debug_span!(
+            "hstreamdb.read",
+            stream = %self.stream,
+            shard = self.shard,
+            node = tracing::field::Empty
+        )
     }
 }

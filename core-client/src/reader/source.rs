@@ -1,15 +1,13 @@
 //! What the sources of a reader have in common: going on after a failure, and saying so when they end.
 
-use crate::cluster::{ApiClient, Cluster, NodeAddress, Resource};
+use crate::cluster::Cluster;
 use crate::consumer::prefetch::Prefetch;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::ReceivedBatch;
 use hstreamdb_proto::api::ErrorCode;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Mutex;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 /// Longest time without an answer before a reader gives up.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
@@ -17,53 +15,6 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 const TRIES_AT_ODD_ERRORS: u32 = 3;
 /// The class with which a lookup reports a cluster that has no node to offer, in a NOT_FOUND status.
 const NO_NODES: &str = "NodesNotFound";
-
-/// The connections of one reader, shared by its sources. A reader that is not read fills the window of its
-/// connection, so it must not be one that other calls use.
-pub(super) struct Connections {
-    cluster: Cluster,
-    clients: Mutex<HashMap<NodeAddress, ApiClient>>,
-}
-
-impl Connections {
-    pub fn new(cluster: Cluster) -> Self {
-        Connections { cluster, clients: Mutex::default() }
-    }
-
-    /// A client at the node the shard's load is put on.
-    pub async fn for_shard(&self, shard: u64) -> Result<(NodeAddress, ApiClient)> {
-        let node = self.cluster.node_for_shard(shard).await?;
-        // Held while connecting, so that all sources wait for the same connection.
-        let mut clients = self.clients.lock().await;
-        if let Some(client) = clients.get(&node) {
-            return Ok((node, client.clone()));
-        }
-        let client = self.cluster.dedicated(&node).await?;
-        clients.insert(node.clone(), client.clone());
-        Ok((node, client))
-    }
-
-    /// After a failed call: the next one looks for a node afresh.
-    pub async fn failed(&self, shard: u64, node: &NodeAddress, error: &Error) {
-        self.cluster.forget_owner(&Resource::Shard(shard));
-        if error.is_transport() {
-            self.clients.lock().await.remove(node);
-            self.cluster.mark_suspect(node, error);
-        }
-    }
-
-    /// Counts a delivered batch.
-    pub fn count(&self, batch: &ReceivedBatch) {
-        let metrics = self.cluster.metrics();
-        metrics.reader_batches.add(1);
-        metrics.reader_records.add(batch.len() as u64);
-    }
-
-    /// Most bytes a batch may take decompressed.
-    pub fn decoded_limit(&self) -> usize {
-        self.cluster.decoded_limit()
-    }
-}
 
 /// How one call of a source ended.
 pub(super) enum Step {
@@ -81,6 +32,8 @@ pub(super) trait Source: Send {
     fn conflict_is_end(&self) -> bool;
     /// What is read, for errors.
     fn resource(&self) -> String;
+    /// The span of one call; `node` is filled in when it is known.
+    fn span(&self) -> tracing::Span;
 }
 
 /// Runs a source to its end in lane `lane` of `queue`.
@@ -97,7 +50,8 @@ async fn drive(source: &mut impl Source, cluster: &Cluster) -> Result<()> {
     let mut tries = 0;
     loop {
         let mut progress = false;
-        let error = match source.read(&mut progress).await {
+        let span = source.span();
+        let error = match source.read(&mut progress).instrument(span).await {
             Step::Done => return Ok(()),
             Step::Lost(error) => error,
         };
@@ -126,15 +80,18 @@ async fn drive(source: &mut impl Source, cluster: &Cluster) -> Result<()> {
 }
 
 /// What an error says about trying again.
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It stays as it is.
     Final,
+    /// It does not look like a matter of time, but may be one.
     Odd,
+    /// It is a matter of time.
     Transient,
 }
 
 impl Verdict {
-    fn of(error: &Error) -> Verdict {
+    pub(super) fn of(error: &Error) -> Verdict {
         match error.kind() {
             ErrorKind::NotFound if error.message() == NO_NODES => Verdict::Transient,
             ErrorKind::NotFound

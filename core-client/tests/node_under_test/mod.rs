@@ -54,6 +54,27 @@ impl TestNode {
         self.node = Some(start(&self.directory, self.port).await);
     }
 
+    /// Starts it again on a log in which a batch that contains these bytes was damaged meanwhile.
+    pub async fn start_damaged(&mut self, content: &[u8]) {
+        assert!(self.node.is_none());
+        let data = self.directory.path().join("data");
+        let files = std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().path());
+        let logs = files.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+        let mut damaged = false;
+        for log in logs {
+            let mut bytes = std::fs::read(&log).unwrap();
+            if let Some(at) = bytes.windows(content.len()).position(|window| window == content) {
+                bytes[at + content.len() / 2] ^= 1;
+                std::fs::write(&log, &bytes).unwrap();
+                damaged = true;
+            }
+        }
+        assert!(damaged, "no log holds these bytes");
+        let config =
+            NodeConfig { port: self.port, data_dir: data, serve_damaged_log: true, ..NodeConfig::default() };
+        self.node = Some(Node::start(config).await.unwrap());
+    }
+
     /// Creates a stream and returns its shards.
     pub async fn stream(&mut self, name: &str, shard_count: u32) -> Vec<u64> {
         let stream = api::Stream {
