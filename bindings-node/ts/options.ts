@@ -106,16 +106,22 @@ export interface ProducerOptions {
 
 /** Options of `client.consumer`. */
 export interface ConsumerOptions {
-  /** Name of the consumer, unique in its subscription. Default: generated. */
+  /** Name of the consumer, unique in its subscription: 1 to 255 characters, no control characters. Default: consumer- and 16 random hexadecimal digits. */
   name?: string
   /** Acknowledgements are sent when this many wait. Unit: records. Default: 100. */
   ackMaxRecords?: number
   /** Acknowledgements are sent when the first has waited this long. Unit: milliseconds. Default: 100. */
   ackMaxAgeMs?: number
-  /** Bytes of batches received ahead of the application. Unit: bytes. Default: 16777216. */
+  /** Bytes of batches received ahead of the application. One batch and at most 2 MiB on the way come on top. Unit: bytes. Default: 16777216. */
   prefetchBytes?: number
   /** Batches received ahead of the application. Unit: batches. Default: 100. */
   prefetchBatches?: number
+  /** Sessions in a row that may be lost, or not be attached, before the consumer ends with the last error; 0 is without limit. Default: 0. */
+  reconnectMaxAttempts?: number
+  /** How long there may be no working session before the consumer ends with the last error; 0 is without limit. Unit: milliseconds. Default: 0. */
+  reconnectTimeoutMs?: number
+  /** How long the server may say nothing before it is asked whether the session is still one; 0 never asks. Unit: milliseconds. Default: 15000. */
+  probeIntervalMs?: number
 }
 
 /** Options of `client.shardReader`, `client.streamReader` and `client.keyReader`. */

@@ -23,7 +23,8 @@ pub use admin::{
 pub use client::{Client, ClientBuilder};
 pub use cluster::{AuthToken, ClientEvent, Events, Node, NodeAddress, NodeState};
 pub use consumer::{
-    Consumer, ConsumerBuilder, ConsumerEvent, ConsumerSink, ConsumerState, ConsumerStats, StopReport,
+    Acker, Batches, Consumer, ConsumerBuilder, ConsumerEvent, ConsumerSink, ConsumerState, ConsumerStats,
+    Failure, FailureAction, FailureReason, HandlerContext, OnFailure, RunOptions, StopReport,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use metrics::{DurationSummary, MetricKind, MetricSpec, MetricsRecorder, MetricsSnapshot, metric_table};

@@ -273,8 +273,18 @@ metrics! {
         consumer_bytes;
         /// Acknowledgements sent, repeated ones included.
         consumer_acks;
-        /// Sessions opened after the first one.
+        /// Sessions of consumers lost, and tries to attach one that failed.
         consumer_reconnects;
+        /// Records delivered to consumers again.
+        consumer_redelivered_records;
+        /// Those of them that had been acknowledged.
+        consumer_redelivered_acked_records;
+        /// Batches delivered to consumers that cannot be decoded.
+        consumer_unreadable_batches;
+        /// Tries of handlers that failed or panicked, and what was not given to one.
+        consumer_handler_failures;
+        /// Questions to owners of subscriptions whose sessions had been quiet.
+        consumer_probes;
         /// Batches received by readers.
         reader_batches;
         /// Records received by readers.
@@ -291,6 +301,10 @@ metrics! {
         append_inflight_batches;
         /// Their encoded payloads, in bytes.
         append_inflight_bytes;
+        /// Sessions of consumers that are attached.
+        consumer_sessions;
+        /// Acknowledgements that are unsent or not known to be safe, records.
+        consumer_pending_acks;
     }
     durations {
         /// Unary calls, tries and pauses included.

@@ -18,6 +18,8 @@ pub enum OptionScope {
     Producer,
     /// `Consumer`.
     Consumer,
+    /// Running handlers on a consumer.
+    Handler,
     /// Readers.
     Reader,
 }
@@ -31,6 +33,7 @@ impl OptionScope {
             OptionScope::Subscription => "subscription",
             OptionScope::Producer => "producer",
             OptionScope::Consumer => "consumer",
+            OptionScope::Handler => "handler",
             OptionScope::Reader => "reader",
         }
     }
@@ -172,7 +175,7 @@ const fn spec(
 }
 
 use OptionKind::{Bool, Bytes as BytesKind, Choice, Text, TextList, TextMap};
-use OptionScope::{Client, Consumer, Producer, Reader, Stream, Subscription};
+use OptionScope::{Client, Consumer, Handler, Producer, Reader, Stream, Subscription};
 
 #[rustfmt::skip]
 static TABLE: &[OptionSpec] = &[
@@ -233,11 +236,24 @@ static TABLE: &[OptionSpec] = &[
     spec(Producer, "retry_base_ms", integer(0, MAX_MS), "milliseconds", "", "Longest pause before the second try; it doubles with every further one. Default: the client's."),
     spec(Producer, "retry_max_ms", integer(0, MAX_MS), "milliseconds", "", "Longest pause between two tries. Default: the client's."),
 
-    spec(Consumer, "name", Text, "", "", "Name of the consumer, unique in its subscription. Default: generated."),
+    spec(Consumer, "name", Text, "", "", "Name of the consumer, unique in its subscription: 1 to 255 characters, no control characters. Default: consumer- and 16 random hexadecimal digits."),
     spec(Consumer, "ack_max_records", integer(1, MAX_I32), "records", "100", "Acknowledgements are sent when this many wait."),
     spec(Consumer, "ack_max_age_ms", integer(0, MAX_MS), "milliseconds", "100", "Acknowledgements are sent when the first has waited this long."),
-    spec(Consumer, "prefetch_bytes", integer(1, MAX_COUNT), "bytes", "16777216", "Bytes of batches received ahead of the application."),
+    spec(Consumer, "prefetch_bytes", integer(1, MAX_COUNT), "bytes", "16777216", "Bytes of batches received ahead of the application. One batch and at most 2 MiB on the way come on top."),
     spec(Consumer, "prefetch_batches", integer(1, MAX_I32), "batches", "100", "Batches received ahead of the application."),
+    spec(Consumer, "reconnect_max_attempts", integer(0, MAX_I32), "", "0", "Sessions in a row that may be lost, or not be attached, before the consumer ends with the last error; 0 is without limit."),
+    spec(Consumer, "reconnect_timeout_ms", integer(0, MAX_MS), "milliseconds", "0", "How long there may be no working session before the consumer ends with the last error; 0 is without limit."),
+    spec(Consumer, "probe_interval_ms", integer(0, MAX_MS), "milliseconds", "15000", "How long the server may say nothing before it is asked whether the session is still one; 0 never asks."),
+
+    spec(Handler, "concurrency", integer(1, 100_000), "handlers", "1", "Handlers at work at the same time."),
+    spec(Handler, "ordered", Bool, "", "true", "A batch waits for those before it on its shard, also when several handlers run."),
+    spec(Handler, "retries", integer(0, MAX_I32), "", "0", "How often a batch or record is given to the handler again after it failed."),
+    spec(Handler, "retry_base_ms", integer(0, MAX_MS), "milliseconds", "100", "Longest pause before the first retry; it doubles with every further one. The pause is random between half and all of that."),
+    spec(Handler, "retry_max_ms", integer(0, MAX_MS), "milliseconds", "5000", "Longest pause before any retry."),
+    spec(Handler, "on_error", Choice(&["skip", "acknowledge", "stop"]), "", "skip", "When no retry is left: leave the records unacknowledged (they come again after the ack timeout), acknowledge them, or stop the consumer."),
+    spec(Handler, "on_unreadable", Choice(&["acknowledge", "skip", "stop"]), "", "acknowledge", "The same for a batch that cannot be decoded."),
+    spec(Handler, "expect", Choice(&["any", "raw", "hrecord"]), "", "any", "The only kind of payload handlers of single records are given; another one is a failure."),
+    spec(Handler, "stop_timeout_ms", integer(0, MAX_MS), "milliseconds", "30000", "How long stopping after a failure, and waiting for handlers after the consumer has ended by itself, may take."),
 
     spec(Reader, "from", Text, "", "earliest", "Where to start: earliest, latest, a record id, milliseconds since 1970, or the position of an earlier reader."),
     spec(Reader, "until", Text, "", "", "Where to end: latest, a record id, or milliseconds since 1970, as of when the reader is opened. Default: never."),

@@ -9,6 +9,7 @@ pub use batch::RecordBatch;
 pub(crate) use batch::RecordView;
 pub use hrecord::HRecord;
 pub use id::{Offset, RecordId};
+pub(crate) use received::DecodeWatch;
 pub use received::{ReceivedBatch, ReceivedRecord};
 
 use crate::error::Result;

@@ -77,6 +77,18 @@ impl Dialer {
     /// # Errors
     /// `Unavailable` within the connect timeout; nothing was sent then.
     pub(crate) async fn connect(&self, address: &NodeAddress) -> Result<Connection> {
+        self.connect_with_window(address, None).await
+    }
+
+    /// [`connect`](Self::connect) with another HTTP/2 window for streams than 2 MiB, in bytes.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub(crate) async fn connect_with_window(
+        &self,
+        address: &NodeAddress,
+        window: Option<u32>,
+    ) -> Result<Connection> {
         let unavailable = |reason: String| {
             Error::new(ErrorKind::Unavailable, "connect")
                 .with_node(address)
@@ -85,6 +97,7 @@ impl Dialer {
         };
         let limit = self.settings.connect_timeout;
         let endpoint = self.endpoint(address).map_err(|error| unavailable(innermost(&error)))?;
+        let endpoint = endpoint.initial_stream_window_size(window);
         let line = Line::new(address.clone(), self.lines.clone(), self.settings.tls.is_some());
         let connector = self.connector(line.clone());
         // The endpoint's own timeout does not cover a peer that accepts and stays silent under TLS.

@@ -197,10 +197,22 @@ impl Cluster {
     /// # Errors
     /// As [`channel_with_deadline`](Self::channel_with_deadline).
     pub(crate) async fn dedicated(&self, address: &NodeAddress) -> Result<ApiClient> {
+        self.dedicated_with_window(address, None).await
+    }
+
+    /// [`dedicated`](Self::dedicated) with at most this many bytes on their way in each of its streams.
+    ///
+    /// # Errors
+    /// As [`channel_with_deadline`](Self::channel_with_deadline).
+    pub(crate) async fn dedicated_with_window(
+        &self,
+        address: &NodeAddress,
+        window: Option<u32>,
+    ) -> Result<ApiClient> {
         tokio::select! {
             biased;
             () = self.closed() => Err(self.closed_error("connect")),
-            client = self.0.pool.dedicated(address) => {
+            client = self.0.pool.dedicated(address, window) => {
                 if let Err(error) = &client {
                     self.mark_suspect(address, error);
                 }

@@ -119,12 +119,13 @@ impl Pool {
         }
     }
 
-    /// A client over a new connection that nobody else uses.
+    /// A client over a new connection that nobody else uses; `window` is what HTTP/2 lets a peer send ahead in one of
+    /// its streams, in bytes, instead of 2 MiB.
     ///
     /// # Errors
     /// As [`client`](Self::client).
-    pub(crate) async fn dedicated(&self, address: &NodeAddress) -> Result<ApiClient> {
-        Ok(self.over(self.dialer.connect(address).await?, None))
+    pub(crate) async fn dedicated(&self, address: &NodeAddress, window: Option<u32>) -> Result<ApiClient> {
+        Ok(self.over(self.dialer.connect_with_window(address, window).await?, None))
     }
 
     fn over(&self, connection: Connection, timeout: Option<Duration>) -> ApiClient {

@@ -1,7 +1,9 @@
 //! What a consumer tells about itself.
 
 use crate::error::Error;
-use crate::record::ReceivedBatch;
+use crate::record::{ReceivedBatch, RecordId};
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Something a user may want to see in a log or on a screen.
@@ -27,15 +29,33 @@ pub enum ConsumerEvent {
         /// The new name.
         name: String,
     },
-    /// Records came again although they were acknowledged; they were not shown again, their
-    /// acknowledgements are on their way once more.
+    /// A batch came again, or what is left of it: its ack timeout has passed, or a session was lost.
     Redelivered {
+        /// How many records.
+        records: u64,
+        /// How many of them had been acknowledged: those acknowledgements are sent once more, and a batch of nothing
+        /// else is not shown again.
+        acked: u64,
+    },
+    /// A batch cannot be decoded, as was found when the application wanted its records. It can be acknowledged by its ids.
+    Unreadable {
+        /// Its first record; the others follow in the same batch.
+        first: Option<RecordId>,
         /// How many.
         records: u64,
+        /// What is wrong with it.
+        error: Error,
     },
     /// The subscription was deleted and made anew while the connection was lost: acknowledgements for the
     /// old one were dropped.
     SubscriptionReplaced,
+    /// The consumer is over. Only for listeners; a sink has a call of its own.
+    Closed {
+        /// How it ended.
+        report: StopReport,
+        /// What ended it, unless it was stopped.
+        error: Option<Error>,
+    },
 }
 
 impl ConsumerEvent {
@@ -46,7 +66,9 @@ impl ConsumerEvent {
             ConsumerEvent::Reconnecting { .. } => "reconnecting",
             ConsumerEvent::Renamed { .. } => "renamed",
             ConsumerEvent::Redelivered { .. } => "redelivered",
+            ConsumerEvent::Unreadable { .. } => "unreadable",
             ConsumerEvent::SubscriptionReplaced => "subscription_replaced",
+            ConsumerEvent::Closed { .. } => "closed",
         }
     }
 }
@@ -88,6 +110,28 @@ pub struct StopReport {
     /// Whether the server ended the session with OK after having read every acknowledgement, or there was
     /// nothing to tell it.
     pub clean: bool,
+    /// Handlers of a run that were not finished in time and were dropped; their records may be delivered again.
+    pub unfinished_handlers: u64,
+}
+
+/// The user's function for events.
+#[derive(Clone)]
+pub(super) struct EventListener(Arc<dyn Fn(&ConsumerEvent) + Send + Sync>);
+
+impl EventListener {
+    pub fn new(listener: impl Fn(&ConsumerEvent) + Send + Sync + 'static) -> Self {
+        EventListener(Arc::new(listener))
+    }
+
+    pub fn call(&self, event: &ConsumerEvent) {
+        (self.0)(event);
+    }
+}
+
+impl fmt::Debug for EventListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventListener").finish_non_exhaustive()
+    }
 }
 
 /// Takes batches as they come, as many as were granted with [`Consumer::grant`](crate::Consumer::grant).

@@ -199,19 +199,26 @@ impl Ledger {
 
     /// The server delivered these records (of one batch). Acknowledgements it evidently has not seen are sent again.
     pub fn delivered(&mut self, ids: &[RecordId]) -> Delivery {
+        if self.ranges == 0 {
+            return Delivery::Fresh;
+        }
         let mut known = 0;
-        for id in ids {
-            let entry = self.shards.get_mut(&id.shard_id).and_then(|batches| batches.get_mut(&id.batch_id));
+        for (shard, batch, first, last) in runs_of(ids) {
+            let entry = self.shards.get_mut(&shard).and_then(|batches| batches.get_mut(&batch));
             let Some(entry) = entry else { continue };
             let before = entry.ranges();
-            if entry.sent.remove(id.batch_index) {
-                entry.unsent.insert(id.batch_index, id.batch_index);
-                self.sent -= 1;
-                self.unsent += 1;
-                self.dirty.insert((id.shard_id, id.batch_id));
-                known += 1;
-            } else if entry.unsent.contains(id.batch_index) {
-                known += 1;
+            for index in first..=last {
+                if entry.sent.remove(index) {
+                    entry.unsent.insert(index, index);
+                    self.sent -= 1;
+                    self.unsent += 1;
+                    known += 1;
+                } else if entry.unsent.contains(index) {
+                    known += 1;
+                }
+            }
+            if !entry.unsent.is_empty() {
+                self.dirty.insert((shard, batch));
             }
             self.ranges = self.ranges + entry.ranges() - before;
         }

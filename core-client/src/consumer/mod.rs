@@ -3,31 +3,44 @@
 //! At least once: a record whose acknowledgement the server has not seen is delivered again. The ledger keeps
 //! acknowledgements until they are known to be safe, so a reconnect alone does not bring records again.
 
+mod acker;
+mod batches;
 mod builder;
+mod demand;
 mod event;
+mod handlers;
 mod identity;
 mod ledger;
+mod name;
+mod owner;
 pub(crate) mod prefetch;
+mod quiet;
 mod ranges;
+mod run;
+mod seen;
 mod session;
+mod settings;
 mod shared;
 mod worker;
 
+pub use acker::Acker;
+pub use batches::Batches;
 pub use builder::ConsumerBuilder;
 pub use event::{ConsumerEvent, ConsumerSink, ConsumerState, StopReport};
+pub use run::{Failure, FailureAction, FailureReason, HandlerContext, OnFailure, RunOptions};
 
 use crate::client::Client;
 use crate::cluster::Closable;
 use crate::error::{ErrorKind, Result};
 use crate::record::{ReceivedBatch, RecordId};
+use demand::{Credits, pump};
 use futures::future::BoxFuture;
-use shared::{Settings, Shared};
+use settings::Settings;
+use shared::{Deadlines, Shared};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::sync::Notify;
-use tokio::time::Instant;
 use worker::Worker;
 
 /// How long a consumer whose last handle was dropped goes on to send its acknowledgements.
@@ -49,7 +62,7 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.request_stop(Instant::now() + DROP_GRACE);
+        self.shared.request_stop(Deadlines::after(DROP_GRACE));
     }
 }
 
@@ -77,6 +90,16 @@ impl Consumer {
     /// subscription is deleted, `Unauthenticated`, `InvalidArgument`). A lost connection is not an error here.
     pub async fn next_batch(&self) -> Result<Option<ReceivedBatch>> {
         self.0.shared.prefetch.next().await
+    }
+
+    /// The batches as a [`futures::Stream`](futures::Stream), to be combined with others. It keeps the consumer alive.
+    pub fn batches(&self) -> Batches {
+        Batches::new(self.clone())
+    }
+
+    /// Acknowledges this consumer's records from wherever they are handled.
+    pub fn acker(&self) -> Acker {
+        Acker(Arc::clone(&self.0.shared))
     }
 
     /// Allows the sink this many more batches.
@@ -135,9 +158,10 @@ impl Consumer {
         self.0.shared.prefetch.close();
     }
 
-    /// Stops in order: ends delivery, sends the acknowledgements given so far, closes its side of the session and waits
-    /// for the server to close its own. Takes at most `timeout`, then cuts the session. Batches received ahead and not
-    /// taken stay unacknowledged. Idempotent; later calls get the same report.
+    /// Stops in order: ends delivery, waits for the handlers of [`run`](Self::run) that are at work, sends the
+    /// acknowledgements given so far, closes its side of the session and waits for the server to close its own. Takes at
+    /// most `timeout`, then cuts the session; handlers get all but a quarter of it (at most 5 s), then they are dropped.
+    /// Batches received ahead and not taken stay unacknowledged. Idempotent; later calls get the same report.
     ///
     /// # Errors
     /// None; what could not be confirmed is in the report.
@@ -172,6 +196,10 @@ impl Consumer {
             unconfirmed_acks: book.ledger.unconfirmed(),
             forgotten_acks: book.ledger.forgotten(),
             redelivered_records: shared.redelivered.load(Ordering::Relaxed),
+            redelivered_acked_records: shared.redelivered_acked.load(Ordering::Relaxed),
+            unreadable_batches: shared.unreadable.load(Ordering::Relaxed),
+            running_handlers: shared.handlers.working(),
+            handler_failures: shared.handler_failures.load(Ordering::Relaxed),
             reconnects: shared.reconnects.load(Ordering::Relaxed),
         }
     }
@@ -191,47 +219,29 @@ pub struct ConsumerStats {
     pub unconfirmed_acks: u64,
     /// Acknowledgements sent and dropped from memory for lack of room, records.
     pub forgotten_acks: u64,
-    /// Records that came again although they were acknowledged.
+    /// Records that came again, acknowledged or not; best effort as
+    /// [`ReceivedBatch::is_redelivered`](crate::ReceivedBatch::is_redelivered).
     pub redelivered_records: u64,
+    /// Those of them that had been acknowledged.
+    pub redelivered_acked_records: u64,
+    /// Batches that cannot be decoded, as far as somebody has looked.
+    pub unreadable_batches: u64,
+    /// Handlers at work.
+    pub running_handlers: u64,
+    /// Tries of handlers that failed, and records and batches that were given to none.
+    pub handler_failures: u64,
     /// Sessions lost and tries failed.
     pub reconnects: u64,
 }
 
 async fn stop(shared: &Shared, timeout: Duration) -> Result<StopReport> {
-    shared.request_stop(Instant::now() + timeout.min(MAX_WAIT));
+    let deadlines = Deadlines::after(timeout.min(MAX_WAIT));
+    shared.request_stop(deadlines);
     let mut report = shared.report.subscribe();
     let report = report.wait_for(Option::is_some).await.ok().and_then(|report| *report);
+    // Of a consumer that ended by itself they may still be at work.
+    shared.handlers.settle(deadlines.handlers).await;
     report.ok_or_else(|| shared.error(ErrorKind::Closed, "stop consumer"))
-}
-
-/// How many batches the sink may still get.
-#[derive(Debug, Default)]
-struct Credits {
-    left: AtomicU64,
-    changed: Notify,
-}
-
-impl Credits {
-    fn add(&self, batches: u64) {
-        // Saturating: a wrap would take away what was granted.
-        let _ = self
-            .left
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| Some(left.saturating_add(batches)));
-        self.changed.notify_one();
-    }
-
-    /// Takes one credit; one taker only.
-    async fn take(&self) {
-        loop {
-            let changed = self.changed.notified();
-            let taken =
-                self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1));
-            if taken.is_ok() {
-                return;
-            }
-            changed.await;
-        }
-    }
 }
 
 async fn start(
@@ -241,8 +251,15 @@ async fn start(
     sink: Option<Arc<dyn ConsumerSink>>,
 ) -> Result<Consumer> {
     let cluster = &client.cluster;
-    let name = settings.name.clone().unwrap_or_else(|| format!("consumer-{:016x}", rand::random::<u64>()));
-    let shared = Arc::new(Shared::new(subscription, name.clone(), settings, sink.clone()));
+    let name = match &settings.name {
+        Some(name) => {
+            name::check(name)?;
+            name.clone()
+        }
+        None => name::generated(),
+    };
+    let metrics = cluster.shared_metrics();
+    let shared = Arc::new(Shared::new(subscription, name.clone(), settings, sink.clone(), metrics));
     // From here on a dropped future stops what was started.
     let handle = Arc::new(Handle { shared: Arc::clone(&shared), credits: Arc::default() });
     let closable: Weak<Handle> = Arc::downgrade(&handle);
@@ -266,47 +283,4 @@ async fn start(
         tokio::spawn(pump(Arc::clone(&shared), Arc::clone(&handle.credits), sink));
     }
     Ok(Consumer(handle))
-}
-
-/// Moves batches into the sink, one per credit, and says once that it is over.
-async fn pump(shared: Arc<Shared>, credits: Arc<Credits>, sink: Arc<dyn ConsumerSink>) {
-    let mut closing = Closing { sink, reason: None };
-    let mut report = shared.report.subscribe();
-    loop {
-        tokio::select! {
-            () = credits.take() => {}
-            // The end is told without a credit, unless batches are still to be had.
-            _ = ended(&shared, &mut report) => {
-                closing.reason = shared.prefetch.take_error();
-                return;
-            }
-        }
-        match shared.prefetch.next().await {
-            Ok(Some(batch)) => closing.sink.batch(batch),
-            Ok(None) => return,
-            Err(error) => {
-                closing.reason = Some(error);
-                return;
-            }
-        }
-    }
-}
-
-/// Resolves when the consumer is over and nothing is left in its buffer.
-async fn ended(shared: &Shared, report: &mut tokio::sync::watch::Receiver<Option<StopReport>>) {
-    if report.wait_for(Option::is_some).await.is_ok() && shared.prefetch.buffered().0 > 0 {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// Calls the sink's `closed` exactly once, also when the task is dropped with its runtime.
-struct Closing {
-    sink: Arc<dyn ConsumerSink>,
-    reason: Option<crate::error::Error>,
-}
-
-impl Drop for Closing {
-    fn drop(&mut self) {
-        self.sink.closed(self.reason.take());
-    }
 }

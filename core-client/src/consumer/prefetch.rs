@@ -168,6 +168,11 @@ impl Prefetch {
         }
     }
 
+    /// The error, if it has not been taken yet.
+    pub fn error(&self) -> Option<Error> {
+        self.lock().error.clone()
+    }
+
     /// Takes the error without waiting for the buffered batches.
     pub fn take_error(&self) -> Option<Error> {
         self.lock().error.take()

@@ -3,16 +3,18 @@
 use super::event::{ConsumerEvent, ConsumerState};
 use super::identity::Identity;
 use super::ledger::Delivery;
-use super::shared::{Control, Shared};
-use crate::cluster::{Capabilities, Cluster, NodeAddress};
+use super::owner::{Answer, Owner};
+use super::quiet::{Question, Quiet};
+use super::shared::{Control, Deadlines, Shared};
+use crate::cluster::{Capabilities, Cluster};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{ReceivedBatch, RecordId};
+use crate::record::{DecodeWatch, ReceivedBatch, RecordId};
 use futures::future::BoxFuture;
 use hstreamdb_proto::api::{
     GetSubscriptionResponse, ReceivedRecord, StreamingFetchRequest, StreamingFetchResponse,
 };
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -65,22 +67,30 @@ impl Incoming {
     }
 }
 
-/// Asks the owner for the subscription and its committed checkpoints.
-pub(super) type AskCheckpoints =
-    Box<dyn Fn() -> BoxFuture<'static, Result<Response<GetSubscriptionResponse>>> + Send + Sync>;
-
 pub(super) struct Session {
     pub shared: Arc<Shared>,
     pub control: watch::Receiver<Control>,
-    pub address: NodeAddress,
+    pub owner: Owner,
     pub requests: mpsc::Sender<StreamingFetchRequest>,
     pub incoming: Incoming,
-    pub ask_checkpoints: AskCheckpoints,
     pub cluster: Cluster,
     /// The server tells by itself which checkpoints are durable.
     pub confirms: bool,
     /// Set once a batch has come: the connection is a working one.
     pub delivered: bool,
+    /// How long the server has said nothing.
+    pub quiet: Quiet,
+    /// Counted as attached; taken back when the session ends.
+    pub attached: Option<Attached>,
+}
+
+/// One attached session in the gauge.
+pub(super) struct Attached(Cluster);
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.0.metrics().consumer_sessions.change(-1);
+    }
 }
 
 impl Session {
@@ -88,11 +98,11 @@ impl Session {
     pub async fn run(&mut self) -> End {
         let mut due: Option<Instant> = None;
         let mut asked_at = Instant::now();
-        let mut checkpoints: Option<BoxFuture<'static, Result<Response<GetSubscriptionResponse>>>> = None;
+        let mut question: Option<BoxFuture<'static, Result<Answer>>> = None;
         loop {
             let control = *self.control.borrow_and_update();
-            if let Control::Stop(deadline) = control {
-                return self.leave(deadline).await;
+            if let Control::Stop(deadlines) = control {
+                return self.leave(deadlines).await;
             }
             let (unsent, unconfirmed, fill) = self.settle();
             let now = Instant::now();
@@ -102,8 +112,9 @@ impl Session {
                 || due.is_some_and(|due| due <= now);
             let interval = if fill > 50 { CHECKPOINT_INTERVAL_FULL } else { CHECKPOINT_INTERVAL };
             // What the server tells by itself waits behind batches while there is no room for those.
-            let ask = unconfirmed > 0 && checkpoints.is_none() && (!self.confirms || fill > 50);
+            let ask = unconfirmed > 0 && question.is_none() && (!self.confirms || fill > 50);
             let ask_at = ask.then_some(asked_at + interval);
+            let probe_at = if question.is_none() { self.quiet.due() } else { None };
             let room = self.shared.prefetch.has_room(0);
             let shared = Arc::clone(&self.shared);
             // Dropped with this turn: our side ends when the last sender is gone.
@@ -119,15 +130,20 @@ impl Session {
                     }
                     Err(_) => return self.last_words().await,
                 },
-                answer = pending_or(&mut checkpoints) => {
-                    checkpoints = None;
-                    if let Ok(answer) = answer {
-                        note_subscription(&shared, &answer);
+                answer = pending_or(&mut question) => {
+                    question = None;
+                    if let Some(error) = self.note_answer(answer) {
+                        return End::Lost(error);
                     }
                 }
                 () = sleep_until(ask_at) => {
                     asked_at = Instant::now();
-                    checkpoints = Some((self.ask_checkpoints)());
+                    question = Some(self.owner.ask(Question::Subscription, shared.name()));
+                }
+                () = sleep_until(probe_at) => {
+                    let opening = matches!(self.incoming, Incoming::Opening(_));
+                    question = Some(self.owner.ask(self.quiet.ask(opening), shared.name()));
+                    self.cluster.metrics().consumer_probes.add(1);
                 }
                 () = sleep_until(due), if !send_now => {}
                 () = shared.acks.notified(), if !send_now => {}
@@ -149,15 +165,45 @@ impl Session {
         if ledger.unsent() == 0 {
             self.shared.publish_flushed(ledger.generation());
         }
-        (ledger.unsent(), ledger.unconfirmed(), ledger.fill_percent())
+        let state = (ledger.unsent(), ledger.unconfirmed(), ledger.fill_percent());
+        drop(book);
+        self.shared.show_pending(state.0 + state.1);
+        state
+    }
+
+    /// Takes in what the owner said, or that it did not; what it says about the session, if that is its end.
+    fn note_answer(&mut self, answer: Result<Answer>) -> Option<Error> {
+        let now = Instant::now();
+        match answer {
+            Ok(Answer::Subscription(answer)) => note_subscription(&self.shared, &answer),
+            Ok(Answer::Attached(true)) => {}
+            // Nothing will ever come of this session.
+            Ok(Answer::Attached(false)) => {
+                return Some(self.lost("the server does not list the consumer any more"));
+            }
+            Err(error) if error.is_transport() => return self.quiet.unanswered(now).then_some(error),
+            // The owner has moved; or the subscription is gone, which the next try learns from who should know.
+            Err(error) if matches!(error.kind(), ErrorKind::Routing | ErrorKind::NotFound) => {
+                return Some(self.lost("the node does not own the subscription any more").with_source(error));
+            }
+            // It does not know the call, or not now. It is there.
+            Err(_) => {}
+        }
+        self.quiet.answered(now);
+        None
     }
 
     fn opened(&mut self, keys: &MetadataMap) {
+        self.quiet.heard(Instant::now());
+        self.cluster.metrics().consumer_sessions.change(1);
+        self.attached = Some(Attached(self.cluster.clone()));
         self.confirms = Capabilities::from_metadata(keys).is_some_and(|able| able.ack_confirmation);
         self.shared.note_identity(Identity { created: None, incarnation: Identity::incarnation_in(keys) });
         self.shared.set_state(ConsumerState::Connected);
-        self.shared
-            .event(ConsumerEvent::Connected { name: self.shared.name(), node: self.address.to_string() });
+        self.shared.event(ConsumerEvent::Connected {
+            name: self.shared.name(),
+            node: self.owner.address.to_string(),
+        });
     }
 
     /// Takes in a message that only tells durable checkpoints; false if it is not one.
@@ -173,62 +219,100 @@ impl Session {
     }
 
     fn receive(&mut self, message: StreamingFetchResponse) {
+        self.quiet.heard(Instant::now());
         let Some(received) = message.received_records else { return };
         if self.note_confirmation(&received) {
             return;
         }
         self.delivered = true;
-        let batch = match ReceivedBatch::from_wire(received, self.cluster.decoded_limit()) {
-            Ok(batch) if batch.is_empty() => return,
-            Ok(batch) => batch,
-            Err(error) => {
-                // Nothing in it could be acknowledged; the server sends it again after the ack timeout.
-                tracing::warn!(subscription = %self.shared.subscription, %error, "unreadable batch skipped");
-                return;
-            }
-        };
+        let Some(batch) = self.unpack(received) else { return };
         let metrics = self.cluster.metrics();
         metrics.consumer_batches.add(1);
         metrics.consumer_records.add(batch.len() as u64);
         metrics.consumer_bytes.add(batch.encoded_bytes() as u64);
-        let delivery = self.shared.book().ledger.delivered(batch.ids());
-        match delivery {
-            Delivery::Fresh => {}
-            Delivery::Partly(records) | Delivery::Known(records) => {
-                self.shared.redelivered.fetch_add(records, Ordering::Relaxed);
-            }
+        let (delivery, again) = {
+            let mut book = self.shared.book();
+            (book.ledger.delivered(batch.ids()), book.seen.note(batch.ids()))
+        };
+        let acked = match delivery {
+            Delivery::Fresh => 0,
+            Delivery::Partly(records) | Delivery::Known(records) => records,
+        };
+        let again = again || acked > 0;
+        if again {
+            let records = batch.len() as u64;
+            self.shared.redelivered.fetch_add(records, Ordering::Relaxed);
+            self.shared.redelivered_acked.fetch_add(acked, Ordering::Relaxed);
+            metrics.consumer_redelivered_records.add(records);
+            metrics.consumer_redelivered_acked_records.add(acked);
+            self.shared.event(ConsumerEvent::Redelivered { records, acked });
         }
-        match delivery {
-            Delivery::Known(records) => self.shared.event(ConsumerEvent::Redelivered { records }),
-            Delivery::Fresh | Delivery::Partly(_) => self.shared.prefetch.push(0, batch),
+        if !matches!(delivery, Delivery::Known(_)) {
+            let shared: Arc<dyn DecodeWatch> = Arc::clone(&self.shared) as Arc<dyn DecodeWatch>;
+            let watch: Weak<dyn DecodeWatch> = Arc::downgrade(&shared);
+            self.shared.prefetch.push(0, batch.delivered(again, watch));
         }
     }
 
-    /// Sends what is acknowledged, closes our side and waits for the server to close its.
-    async fn leave(&mut self, deadline: Instant) -> End {
+    /// The batch of a message. What it holds is looked at when the application asks for it.
+    fn unpack(&self, received: ReceivedRecord) -> Option<ReceivedBatch> {
+        let (ids, has_content) = (received.record_ids.len(), received.record.is_some());
+        if ids == 0 {
+            // Neither shown nor acknowledged; no server should send it.
+            if has_content {
+                let error = self.shared.error(ErrorKind::Codec, "consume");
+                let text = "the server sent a batch without record ids, which nobody can acknowledge";
+                self.shared.note_unreadable(&[], &error.with_node(&self.owner.address).with_message(text));
+            }
+            return None;
+        }
+        if !has_content {
+            let batch = ReceivedBatch::without_content(received.record_ids);
+            if let Err(error) = batch.decoded() {
+                self.shared.note_unreadable(batch.ids(), &error);
+            }
+            return Some(batch);
+        }
+        ReceivedBatch::from_wire(received, self.cluster.decoded_limit()).ok()
+    }
+
+    /// Waits for handlers, sends what is acknowledged, closes our side and waits for the server to close its.
+    async fn leave(&mut self, deadlines: Deadlines) -> End {
         self.shared.set_state(ConsumerState::Stopping);
         let shared = Arc::clone(&self.shared);
+        // An earlier deadline may still come.
+        let mut deadlines = deadlines;
         loop {
-            {
+            if let Control::Stop(now) = *self.control.borrow_and_update() {
+                deadlines = now;
+            }
+            let settled = shared.handlers.settled();
+            let unsent = {
                 let mut book = shared.book();
-                if book.ledger.unsent() == 0 {
+                let unsent = book.ledger.unsent() > 0;
+                if settled && !unsent {
                     // From here on nothing could be sent any more.
                     book.closed = true;
                     break;
                 }
-            }
+                unsent
+            };
             // Dropped with this turn: our side ends when the last sender is gone.
             let requests = self.requests.clone();
             tokio::select! {
                 biased;
-                () = tokio::time::sleep_until(deadline) => return End::TimedOut,
-                permit = requests.reserve() => match permit {
+                () = tokio::time::sleep_until(deadlines.session) => return End::TimedOut,
+                _ = self.control.changed() => {}
+                permit = requests.reserve(), if unsent => match permit {
                     Ok(permit) => {
                         self.send_acks(permit);
                     }
                     Err(_) => return self.last_words().await,
                 },
-                arrival = self.incoming.next() => if let Some(end) = self.discard(arrival) {
+                () = shared.handlers.settle(deadlines.handlers), if !settled => {}
+                () = shared.acks.notified(), if !unsent => {}
+                // What is read now is thrown away; others may have it while our handlers finish.
+                arrival = self.incoming.next(), if settled => if let Some(end) = self.discard(arrival) {
                     return end;
                 },
             }
@@ -239,7 +323,7 @@ impl Session {
         loop {
             tokio::select! {
                 biased;
-                () = tokio::time::sleep_until(deadline) => return End::TimedOut,
+                () = tokio::time::sleep_until(deadlines.session) => return End::TimedOut,
                 arrival = self.incoming.next() => match arrival {
                     Ok(Arrival::Ended) => {
                         shared.book().ledger.confirm_sent();
@@ -305,16 +389,20 @@ impl Session {
     }
 
     fn ended(&self) -> Error {
+        self.lost("the server ended the session")
+    }
+
+    fn lost(&self, reason: &str) -> Error {
         self.shared
             .error(ErrorKind::Unavailable, "consume")
-            .with_node(&self.address)
-            .with_message("the server ended the session")
+            .with_node(&self.owner.address)
+            .with_message(reason)
     }
 
     fn error(&self, status: &Status) -> Error {
         Error::from_status("consume", status)
             .with_resource(self.shared.subscription.clone())
-            .with_node(&self.address)
+            .with_node(&self.owner.address)
     }
 }
 

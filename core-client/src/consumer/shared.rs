@@ -1,12 +1,17 @@
 //! What the handles of a consumer and its session task have in common.
 
 use super::event::{ConsumerEvent, ConsumerSink, ConsumerState, StopReport};
+use super::handlers::Handlers;
 use super::identity::Identity;
 use super::ledger::{Ledger, LedgerFull};
 use super::prefetch::Prefetch;
+use super::seen::Seen;
+use super::settings::Settings;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::RecordId;
+use crate::metrics::Metrics;
+use crate::record::{DecodeWatch, RecordId};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,19 +26,29 @@ const MAX_LEDGER_RANGES: usize = 100_000;
 pub(super) enum Control {
     /// Deliver.
     Run,
-    /// Send what is acknowledged and leave, at this time at the latest.
-    Stop(Instant),
+    /// Wait for handlers, send what is acknowledged and leave.
+    Stop(Deadlines),
 }
 
-/// Validated settings of a consumer.
-#[derive(Debug, Clone)]
-pub(super) struct Settings {
-    pub name: Option<String>,
-    pub ack_max_records: u64,
-    pub ack_max_age: Duration,
-    pub prefetch_bytes: usize,
-    pub prefetch_batches: usize,
+/// How long leaving may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Deadlines {
+    /// Handlers are waited for until then.
+    pub handlers: Instant,
+    /// The session ends then at the latest.
+    pub session: Instant,
 }
+
+impl Deadlines {
+    /// A quarter of the time, at most five seconds, is kept for the acknowledgements and the server's answer.
+    pub fn after(timeout: Duration) -> Self {
+        let session = Instant::now() + timeout;
+        Deadlines { handlers: session - (timeout / 4).min(MAX_LEAVE_RESERVE), session }
+    }
+}
+
+/// Longest part of the time for stopping that handlers do not get.
+const MAX_LEAVE_RESERVE: Duration = Duration::from_secs(5);
 
 pub(super) struct Shared {
     pub subscription: String,
@@ -47,8 +62,15 @@ pub(super) struct Shared {
     pub flushed: watch::Sender<u64>,
     /// Generation up to which acknowledgements go out without waiting for company.
     pub flush_wanted: AtomicU64,
+    pub handlers: Handlers,
+    pub metrics: Arc<Metrics>,
     pub redelivered: AtomicU64,
+    pub redelivered_acked: AtomicU64,
+    pub unreadable: AtomicU64,
+    pub handler_failures: AtomicU64,
     pub reconnects: AtomicU64,
+    /// What this consumer has added to the gauge of pending acknowledgements.
+    pending_shown: Mutex<i64>,
     name: Mutex<String>,
     book: Mutex<Book>,
     sink: Option<Arc<dyn ConsumerSink>>,
@@ -59,6 +81,8 @@ pub(super) struct Book {
     pub ledger: Ledger,
     /// The subscription the ledger is for, as last seen.
     pub identity: Identity,
+    /// Batches delivered before.
+    pub seen: Seen,
     /// No acknowledgement is taken any more.
     pub closed: bool,
 }
@@ -79,6 +103,7 @@ impl Shared {
         name: String,
         settings: Settings,
         sink: Option<Arc<dyn ConsumerSink>>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Shared {
             subscription,
@@ -90,12 +115,19 @@ impl Shared {
             report: watch::Sender::new(None),
             flushed: watch::Sender::new(0),
             flush_wanted: AtomicU64::new(0),
+            handlers: Handlers::default(),
+            metrics,
             redelivered: AtomicU64::new(0),
+            redelivered_acked: AtomicU64::new(0),
+            unreadable: AtomicU64::new(0),
+            handler_failures: AtomicU64::new(0),
             reconnects: AtomicU64::new(0),
+            pending_shown: Mutex::new(0),
             name: Mutex::new(name),
             book: Mutex::new(Book {
                 ledger: Ledger::new(MAX_LEDGER_RANGES),
                 identity: Identity::default(),
+                seen: Seen::default(),
                 closed: false,
             }),
             sink,
@@ -124,11 +156,49 @@ impl Shared {
             ConsumerEvent::Reconnecting { error, delay } => {
                 tracing::warn!(subscription = %self.subscription, %error, ?delay, "consumer reconnects");
             }
+            ConsumerEvent::Unreadable { error, .. } => {
+                tracing::warn!(subscription = %self.subscription, %error, "a batch cannot be decoded");
+            }
             other => tracing::debug!(subscription = %self.subscription, event = ?other, "consumer"),
         }
+        self.tell_listener(&event);
         if let Some(sink) = &self.sink {
             sink.event(event);
         }
+    }
+
+    /// Tells the listener only: a sink learns of the end by its last call.
+    pub fn tell_listener(&self, event: &ConsumerEvent) {
+        // It is the user's code; the session goes on without it.
+        if let Some(listener) = &self.settings.listener
+            && catch_unwind(AssertUnwindSafe(|| listener.call(event))).is_err()
+        {
+            tracing::error!(subscription = %self.subscription, "a listener for consumer events panicked");
+        }
+    }
+
+    /// Whether batches go to a sink.
+    pub fn has_sink(&self) -> bool {
+        self.sink.is_some()
+    }
+
+    /// Brings the gauge of pending acknowledgements up to date.
+    pub fn show_pending(&self, pending: u64) {
+        let pending = i64::try_from(pending).unwrap_or(i64::MAX);
+        let mut shown = self.pending_shown.lock().unwrap_or_else(PoisonError::into_inner);
+        self.metrics.consumer_pending_acks.change(pending - *shown);
+        *shown = pending;
+    }
+
+    /// A batch that nobody can decode.
+    pub fn note_unreadable(&self, ids: &[RecordId], error: &Error) {
+        self.unreadable.fetch_add(1, Ordering::Relaxed);
+        self.metrics.consumer_unreadable_batches.add(1);
+        self.event(ConsumerEvent::Unreadable {
+            first: ids.first().copied(),
+            records: ids.len() as u64,
+            error: error.clone(),
+        });
     }
 
     /// Takes in which subscription the server speaks of. Acknowledgements for an earlier one of the same name, or
@@ -139,6 +209,7 @@ impl Shared {
             let replaced = book.identity.note(seen);
             if replaced {
                 book.ledger.clear();
+                book.seen.clear();
             }
             replaced
         };
@@ -177,13 +248,14 @@ impl Shared {
         })
     }
 
-    /// Asks the session to leave until `deadline`; the earlier one of several such calls counts.
-    pub fn request_stop(&self, deadline: Instant) {
+    /// Asks the session to leave within the time; the earlier one of several such calls counts.
+    pub fn request_stop(&self, deadlines: Deadlines) {
         self.prefetch.close();
+        self.handlers.stopping.cancel();
         self.control.send_if_modified(|control| match *control {
-            Control::Stop(earlier) if earlier <= deadline => false,
+            Control::Stop(earlier) if earlier.session <= deadlines.session => false,
             _ => {
-                *control = Control::Stop(deadline);
+                *control = Control::Stop(deadlines);
                 true
             }
         });
@@ -201,5 +273,11 @@ impl Shared {
             *flushed = generation.max(*flushed);
             grows
         });
+    }
+}
+
+impl DecodeWatch for Shared {
+    fn unreadable(&self, ids: &[RecordId], error: &Error) {
+        self.note_unreadable(ids, error);
     }
 }

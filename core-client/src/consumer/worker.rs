@@ -1,12 +1,14 @@
 //! The task behind a consumer: attaches it, attaches it again after every loss, and ends it.
 
 use super::event::{ConsumerEvent, ConsumerState, StopReport};
+use super::name;
+use super::owner::{Answer, Owner};
+use super::quiet::{Question, Quiet};
 use super::session::{End, Incoming, Session, first_message, note_subscription};
 use super::shared::{Control, Shared};
 use crate::cluster::Cluster;
 use crate::error::{Error, ErrorKind, Result};
 use futures::FutureExt as _;
-use hstreamdb_proto::api::GetSubscriptionRequest;
 use hstreamdb_proto::metadata;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,12 +18,15 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Request;
 use tonic::metadata::MetadataValue;
+use tracing::Instrument as _;
 
 /// Messages between the session and the connection; acknowledgements wait in the ledger, not here.
 const REQUESTS_AHEAD: usize = 4;
 /// A name found taken this often in a row is given up for one with a suffix. Until then the taken one is
 /// probably our own previous session, which the server has not seen die yet.
 const NAME_TAKEN_LIMIT: u32 = 3;
+/// Most and least that HTTP/2 lets a server send ahead of what was read, in bytes.
+const WINDOW: std::ops::RangeInclusive<usize> = 65_535..=2 << 20;
 /// A session that lived this long, or delivered something, was a working one: pauses start small again.
 const WORKING_SESSION: Duration = Duration::from_secs(5);
 /// The server's class for a subscription that is going away, in an ABORTED status.
@@ -45,6 +50,8 @@ impl Worker {
         let mut finish = Finish { shared: Arc::clone(&self.shared), clean: false };
         let policy = self.cluster.retry_policy().unlimited();
         let mut pauses = policy.backoff(rand::random::<f64>);
+        // Failures since the last working session, and when the first of them was.
+        let (mut failures, mut failing_since) = (0u32, Instant::now());
         loop {
             let started = Instant::now();
             let mut delivered = false;
@@ -64,6 +71,15 @@ impl Worker {
             }
             if delivered || started.elapsed() >= WORKING_SESSION {
                 pauses = policy.backoff(rand::random::<f64>);
+                failures = 0;
+            }
+            if failures == 0 {
+                failing_since = Instant::now();
+            }
+            failures = failures.saturating_add(1);
+            if self.gives_up(failures, failing_since) {
+                self.shared.prefetch.fail(error.with_tries(failures, failing_since.elapsed()));
+                return;
             }
             let delay = pauses.next().unwrap_or(policy.max);
             self.shared.reconnects.fetch_add(1, Ordering::Relaxed);
@@ -79,6 +95,13 @@ impl Worker {
                 return;
             }
         }
+    }
+
+    /// Whether the user's limits on reconnecting are reached.
+    fn gives_up(&self, failures: u32, since: Instant) -> bool {
+        let settings = &self.shared.settings;
+        let (attempts, limit) = (settings.reconnect_max_attempts, settings.reconnect_timeout);
+        (attempts > 0 && failures > attempts) || (!limit.is_zero() && since.elapsed() >= limit)
     }
 
     fn note_loss(&self) {
@@ -101,12 +124,18 @@ impl Worker {
             Ok(session) => session,
             Err(error) => return End::Lost(error),
         };
-        let end = session.run().await;
+        let span = tracing::debug_span!(
+            "hstreamdb.consume",
+            subscription = %shared.subscription,
+            consumer = %shared.name(),
+            node = %session.owner.address,
+        );
+        let end = session.run().instrument(span).await;
         *delivered = session.delivered;
         if let End::Lost(error) = &end
             && error.is_transport()
         {
-            self.cluster.mark_suspect(&session.address, error);
+            self.cluster.mark_suspect(&session.owner.address, error);
         }
         end
     }
@@ -115,27 +144,21 @@ impl Worker {
     async fn open(&self) -> Result<Session> {
         let shared = Arc::clone(&self.shared);
         let node = self.cluster.owner_of_subscription(&shared.subscription).await?;
-        let channel = self.cluster.dedicated(&node).await?;
-        let ask = {
-            let (channel, subscription) = (channel.clone(), shared.subscription.clone());
-            let timeout = self.cluster.request_timeout();
-            move || {
-                let mut channel = channel.clone();
-                let request = GetSubscriptionRequest { id: subscription.clone() };
-                async move {
-                    let answer = tokio::time::timeout(timeout, channel.get_subscription(request)).await;
-                    match answer {
-                        Ok(Ok(answer)) => Ok(answer),
-                        Ok(Err(status)) => Err(Error::from_status("get subscription", &status)),
-                        Err(_) => Err(Error::new(ErrorKind::Timeout, "get subscription")),
-                    }
-                }
-                .boxed()
-            }
+        let ahead = shared.settings.prefetch_bytes.clamp(*WINDOW.start(), *WINDOW.end());
+        let window = u32::try_from(ahead).ok();
+        let channel = self.cluster.dedicated_with_window(&node, window).await?;
+        let owner = Owner {
+            client: channel.clone(),
+            address: node,
+            subscription: shared.subscription.clone(),
+            timeout: self.cluster.request_timeout(),
         };
-        // Not every server offers it to us (the owner may have moved meanwhile), and the fetch says best what is wrong.
-        if let Ok(answer) = ask().await {
-            note_subscription(&shared, &answer);
+        match owner.ask(Question::Subscription, shared.name()).await {
+            Ok(Answer::Subscription(answer)) => note_subscription(&shared, &answer),
+            // Attaching without having seen which subscription it is could acknowledge the wrong records.
+            Err(error) if error.is_transport() => return Err(error),
+            // Not every server offers it to us (the owner may have moved meanwhile), and the fetch says best what is wrong.
+            Ok(Answer::Attached(_)) | Err(_) => {}
         }
         let (requests, outgoing) = mpsc::channel(REQUESTS_AHEAD);
         // The channel is empty, so there is room.
@@ -148,16 +171,18 @@ impl Worker {
             request.metadata_mut().insert(metadata::SUBSCRIPTION_INCARNATION, incarnation.into());
         }
         let call = async move { client.streaming_fetch(request).await };
+        let quiet = Quiet::new(shared.settings.probe_interval, Instant::now());
         Ok(Session {
             shared,
             control: self.control.clone(),
-            address: node,
+            owner,
             requests,
             incoming: Incoming::Opening(call.boxed()),
-            ask_checkpoints: Box::new(ask),
             cluster: self.cluster.clone(),
             confirms: false,
             delivered: false,
+            quiet,
+            attached: None,
         })
     }
 
@@ -170,7 +195,7 @@ impl Worker {
         self.taken += 1;
         if self.taken >= NAME_TAKEN_LIMIT {
             self.taken = 0;
-            let name = format!("{}-{:08x}", self.base_name, rand::random::<u32>());
+            let name = name::with_suffix(&self.base_name);
             self.shared.rename(name.clone());
             self.shared.event(ConsumerEvent::Renamed { name });
         }
@@ -182,26 +207,25 @@ impl Worker {
 async fn leave_now(shared: &Shared, mut control: watch::Receiver<Control>) -> End {
     loop {
         let wanted = *control.borrow_and_update();
-        match wanted {
-            Control::Stop(deadline) => {
-                shared.set_state(ConsumerState::Stopping);
-                let nothing_left = {
-                    let mut book = shared.book();
-                    let nothing_left = book.ledger.unsent() == 0 && book.ledger.unconfirmed() == 0;
-                    book.closed |= nothing_left;
-                    nothing_left
-                };
-                if nothing_left {
-                    return End::Left;
-                }
-                tokio::select! {
-                    () = tokio::time::sleep_until(deadline) => return End::TimedOut,
-                    // An earlier deadline may come.
-                    changed = control.changed() => if changed.is_err() { return End::TimedOut },
-                }
-                continue;
+        if let Control::Stop(deadlines) = wanted {
+            shared.set_state(ConsumerState::Stopping);
+            let settled = shared.handlers.settled();
+            let nothing_left = {
+                let mut book = shared.book();
+                let nothing_left = settled && book.ledger.unsent() == 0 && book.ledger.unconfirmed() == 0;
+                book.closed |= nothing_left;
+                nothing_left
+            };
+            if nothing_left {
+                return End::Left;
             }
-            Control::Run => {}
+            tokio::select! {
+                () = tokio::time::sleep_until(deadlines.session) => return End::TimedOut,
+                () = shared.handlers.settle(deadlines.handlers), if !settled => {}
+                // An earlier deadline may come.
+                changed = control.changed() => if changed.is_err() { return End::TimedOut },
+            }
+            continue;
         }
         if control.changed().await.is_err() {
             return End::TimedOut;
@@ -245,8 +269,14 @@ impl Drop for Finish {
                     .with_message("the client's runtime was shut down"),
             );
         }
+        self.shared.handlers.stopping.cancel();
+        self.shared.show_pending(0);
+        let unfinished_handlers = self.shared.handlers.unfinished();
+        let report = StopReport { unsent_acks, clean: self.clean, unfinished_handlers };
         self.shared.set_state(ConsumerState::Closed);
-        self.shared.report.send_replace(Some(StopReport { unsent_acks, clean: self.clean }));
+        self.shared.report.send_replace(Some(report));
+        let error = self.shared.prefetch.error();
+        self.shared.tell_listener(&ConsumerEvent::Closed { report, error });
     }
 }
 

@@ -10,7 +10,7 @@ use hstreamdb_proto::api;
 use serde::de::DeserializeOwned;
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, Weak},
 };
 
 /// A batch of records as delivered by a consumer or a reader. Cheap to clone; clones share the decoded form.
@@ -24,7 +24,15 @@ struct Inner {
     encoded: api::BatchedRecord,
     encoded_bytes: usize,
     limit: usize,
+    redelivered: bool,
+    watch: Option<Weak<dyn DecodeWatch>>,
     decoded: OnceLock<Result<Vec<ReceivedRecord>>>,
+}
+
+/// Told when a batch turns out to be undecodable.
+pub(crate) trait DecodeWatch: Send + Sync {
+    /// At most once per batch.
+    fn unreadable(&self, ids: &[RecordId], error: &Error);
 }
 
 /// One received record. Its payload is a slice of the batch's buffer: keep it, and the batch's memory stays.
@@ -102,8 +110,39 @@ impl ReceivedBatch {
             encoded_bytes: encoded.payload.len(),
             encoded,
             limit,
+            redelivered: false,
+            watch: None,
             decoded: OnceLock::new(),
         })))
+    }
+
+    /// A batch that came without its content: it can only be acknowledged. It tells no watch.
+    pub(crate) fn without_content(ids: Vec<api::RecordId>) -> Self {
+        let ids: Vec<RecordId> = ids.into_iter().map(RecordId::from).collect();
+        let error = Error::new(ErrorKind::Codec, "receive batch")
+            .with_message("the server sent record ids without a batch");
+        let batch = ReceivedBatch(Arc::new(Inner {
+            shard_id: ids.first().map_or(0, |id| id.shard_id),
+            ids,
+            publish_time_ms: 0,
+            encoded_bytes: 0,
+            encoded: api::BatchedRecord::default(),
+            limit: 0,
+            redelivered: false,
+            watch: None,
+            decoded: OnceLock::new(),
+        }));
+        let _ = batch.0.decoded.set(Err(error.with_resource(batch.describe())));
+        batch
+    }
+
+    /// As delivered to a consumer. For a batch that nobody else has yet.
+    pub(crate) fn delivered(mut self, redelivered: bool, watch: Weak<dyn DecodeWatch>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.redelivered = redelivered;
+            inner.watch = Some(watch);
+        }
+        self
     }
 
     /// Number of records.
@@ -119,6 +158,12 @@ impl ReceivedBatch {
     /// One id per record, in order. Known without decoding.
     pub fn ids(&self) -> &[RecordId] {
         &self.0.ids
+    }
+
+    /// Whether a consumer got it, or a part of it, before: its acknowledgement did not come in time or was lost. Best
+    /// effort: what only other consumers got, or this one before it was started, is not known.
+    pub fn is_redelivered(&self) -> bool {
+        self.0.redelivered
     }
 
     /// The shard all records are from.
@@ -143,13 +188,25 @@ impl ReceivedBatch {
     /// the limit. The batch can still be acknowledged through [`ids`](Self::ids).
     pub fn decoded(&self) -> Result<&[ReceivedRecord]> {
         let decoded = self.0.decoded.get_or_init(|| {
-            codec::decode_batch(&self.0.encoded, &self.0.ids, self.0.publish_time_ms, self.0.limit)
-                .map_err(|error| error.with_resource(self.describe()))
+            codec::decode_batch(&self.0.encoded, &self.0.ids, self.0.publish_time_ms, self.0.limit).map_err(
+                |error| {
+                    let error = error.with_resource(self.describe());
+                    if let Some(watch) = self.0.watch.as_ref().and_then(Weak::upgrade) {
+                        watch.unreadable(&self.0.ids, &error);
+                    }
+                    error
+                },
+            )
         });
         match decoded {
             Ok(records) => Ok(records),
             Err(error) => Err(error.clone()),
         }
+    }
+
+    /// Whether somebody has looked and found that the batch cannot be decoded.
+    pub(crate) fn is_known_unreadable(&self) -> bool {
+        matches!(self.0.decoded.get(), Some(Err(_)))
     }
 
     /// The records as values of their own; the payloads still share one buffer.
