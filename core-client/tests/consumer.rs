@@ -5,10 +5,11 @@ mod node_under_test;
 use hstream_testkit::{Fault, RpcProxy, eventually};
 use hstreamdb::{
     Consumer, ConsumerEvent, ConsumerSink, ConsumerState, Error, ErrorKind, ReceivedBatch, RecordId,
+    StartFrom, SubscriptionOptions,
 };
 use node_under_test::{TestNode, soon};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const GRACE: Duration = Duration::from_secs(10);
@@ -300,56 +301,6 @@ async fn stopping_is_bounded_when_the_server_is_gone() {
     assert!(started.elapsed() < Duration::from_secs(5));
 }
 
-#[derive(Default)]
-struct Sink {
-    batches: Mutex<Vec<ReceivedBatch>>,
-    events: Mutex<Vec<&'static str>>,
-    closed: Mutex<Vec<Option<Error>>>,
-}
-
-impl ConsumerSink for Sink {
-    fn batch(&self, batch: ReceivedBatch) {
-        self.batches.lock().unwrap().push(batch);
-    }
-
-    fn event(&self, event: ConsumerEvent) {
-        self.events.lock().unwrap().push(event.name());
-    }
-
-    fn closed(&self, reason: Option<Error>) {
-        self.closed.lock().unwrap().push(reason);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sink_gets_what_was_granted_and_one_end() {
-    let mut node = TestNode::start().await;
-    let shard = node.stream("s", 1).await[0];
-    node.subscription("sub", "s").await;
-    node.append_batches("s", shard, 10, 1).await;
-    let sink = Arc::new(Sink::default());
-    let client = node.client().await;
-    let consumer = client.consumer("sub").start_with_sink(sink.clone()).await.unwrap();
-    let received = || sink.batches.lock().unwrap().len();
-    consumer.grant(2);
-    consumer.grant(1);
-    eventually("three granted batches", GRACE, || async { (received() == 3).then_some(()) }).await;
-    eventually("buffering the rest", GRACE, || async {
-        (consumer.stats().buffered_batches == 7).then_some(())
-    })
-    .await;
-    assert_eq!(received(), 3, "no more than was granted");
-    consumer.grant(100);
-    eventually("all batches", GRACE, || async { (received() == 10).then_some(()) }).await;
-    let ids: Vec<_> = sink.batches.lock().unwrap().iter().flat_map(|batch| batch.ids().to_vec()).collect();
-    consumer.ack(&ids).unwrap();
-    assert!(soon(consumer.stop(GRACE)).await.unwrap().clean);
-    eventually("the end", GRACE, || async { (!sink.closed.lock().unwrap().is_empty()).then_some(()) }).await;
-    let closed = sink.closed.lock().unwrap();
-    assert!(closed.len() == 1 && closed[0].is_none(), "{closed:?}");
-    assert_eq!(sink.events.lock().unwrap()[..], ["connected"]);
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_consumer_hands_its_acks_in() {
     let mut node = TestNode::start().await;
@@ -364,4 +315,124 @@ async fn a_dropped_consumer_hands_its_acks_in() {
     let marker = node.append_batches("s", shard, 1, 1).await;
     let next = client.consumer("sub").start().await.unwrap();
     assert_eq!(receive(&next, 1).await, marker);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_is_none_is_refused_before_anything_is_sent() {
+    let node = TestNode::start().await;
+    let client = node.client().await;
+    let calls = client.metrics().get("calls");
+    for name in ["tab\there", &*"x".repeat(256)] {
+        let error = soon(client.consumer("sub").name(name).start()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.to_string().contains("1 to 255 characters"), "{error}");
+    }
+    assert_eq!(client.metrics().get("calls"), calls);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_again_is_marked_and_counted() {
+    let mut node = TestNode::start().await;
+    let shard = node.stream("s", 1).await[0];
+    let client = node.client().await;
+    let options = SubscriptionOptions::new().offset(StartFrom::Earliest).ack_timeout_secs(1);
+    client.create_subscription("sub", "s", options).await.unwrap();
+    let ids = node.append_batches("s", shard, 3, 2).await;
+    let consumer = client.consumer("sub").start().await.unwrap();
+    for _ in 0..3 {
+        assert!(!soon(consumer.next_batch()).await.unwrap().unwrap().is_redelivered());
+    }
+    // One record of the first batch stays open, and the third batch.
+    consumer.ack(&ids[1..4]).unwrap();
+    let mut again = Vec::new();
+    while again.len() < 3 {
+        let batch = soon(consumer.next_batch()).await.unwrap().unwrap();
+        assert!(batch.is_redelivered());
+        again.extend_from_slice(batch.ids());
+        consumer.ack_batch(&batch).unwrap();
+    }
+    again.sort();
+    assert_eq!(again, [ids[0], ids[4], ids[5]]);
+    let fresh = node.append_batches("s", shard, 1, 1).await;
+    let batch = soon(consumer.next_batch()).await.unwrap().unwrap();
+    assert_eq!((batch.ids(), batch.is_redelivered()), (&*fresh, false));
+    let stats = consumer.stats();
+    assert_eq!((stats.redelivered_records, stats.redelivered_acked_records), (3, 0));
+    let metrics = client.metrics();
+    assert_eq!(metrics.get("consumer_redelivered_records"), Some(3));
+    assert_eq!(metrics.get("consumer_redelivered_acked_records"), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gauges_show_sessions_and_acknowledgements_and_go_back_to_nothing() {
+    let mut node = TestNode::start().await;
+    let shard = node.stream("s", 1).await[0];
+    node.subscription("sub", "s").await;
+    node.append_batches("s", shard, 2, 4).await;
+    let client = node.client().await;
+    let gauge = |name| client.metrics().gauge(name).unwrap();
+    let consumer = client.consumer("sub").start().await.unwrap();
+    assert_eq!(gauge("consumer_sessions"), 1);
+    let ids = receive(&consumer, 8).await;
+    // The first batch stays open, so no checkpoint covers these.
+    consumer.ack(&ids[4..]).unwrap();
+    eventually("the gauge", GRACE, || async { (gauge("consumer_pending_acks") == 4).then_some(()) }).await;
+    node.stop().await;
+    eventually("the end of the session", GRACE, || async { (gauge("consumer_sessions") == 0).then_some(()) })
+        .await;
+    assert_eq!(gauge("consumer_pending_acks"), 4, "they are kept");
+    assert!(!soon(consumer.stop(Duration::from_millis(300))).await.unwrap().clean);
+    assert_eq!((gauge("consumer_pending_acks"), gauge("consumer_sessions")), (0, 0));
+}
+
+struct Deaf;
+
+impl ConsumerSink for Deaf {
+    fn batch(&self, _: ReceivedBatch) {}
+    fn event(&self, _: ConsumerEvent) {}
+    fn closed(&self, _: Option<Error>) {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_that_feeds_a_sink_runs_no_handlers() {
+    let mut node = TestNode::start().await;
+    node.stream("s", 1).await;
+    node.subscription("sub", "s").await;
+    let consumer = node.client().await.consumer("sub").start_with_sink(Arc::new(Deaf)).await.unwrap();
+    let error = soon(consumer.run(|_, _| std::future::ready(Ok::<_, Error>(())))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_that_panics_harms_nobody() {
+    let mut node = TestNode::start().await;
+    let shard = node.stream("s", 1).await[0];
+    node.subscription("sub", "s").await;
+    let ids = node.append_batches("s", shard, 1, 2).await;
+    let builder = node.client().await.consumer("sub").on_event(|_| panic!("of the user"));
+    let consumer = builder.start().await.unwrap();
+    assert_eq!(receive(&consumer, 2).await, ids);
+    assert!(soon(consumer.stop(GRACE)).await.unwrap().clean);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_run_drops_its_handlers_and_the_consumer_goes_on() {
+    let mut node = TestNode::start().await;
+    let shard = node.stream("s", 1).await[0];
+    node.subscription("sub", "s").await;
+    let ids = node.append_batches("s", shard, 2, 1).await;
+    let consumer = node.client().await.consumer("sub").start().await.unwrap();
+    let hang = |_, _| std::future::pending::<Result<(), Error>>();
+    tokio::select! {
+        result = consumer.run(hang) => panic!("it was still at it: {result:?}"),
+        () = eventually("the handler", GRACE, || async {
+            (consumer.stats().running_handlers == 1).then_some(())
+        }) => {}
+    }
+    eventually("the end of the handler", GRACE, || async {
+        (consumer.stats().running_handlers == 0).then_some(())
+    })
+    .await;
+    assert_eq!(receive(&consumer, 1).await, ids[1..]);
+    assert!(soon(consumer.stop(GRACE)).await.unwrap().clean);
 }
