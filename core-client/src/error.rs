@@ -1,6 +1,7 @@
 //! The one error of this crate: what was tried, on what, where, what came back, and whether it may have
 //! been applied all the same.
 
+mod advice;
 mod kind;
 mod status;
 
@@ -242,8 +243,8 @@ impl fmt::Display for Error {
         }
         if inner.may_have_been_applied {
             f.write_str("; it may have been applied, check before repeating it")?;
-        } else if inner.kind == ErrorKind::Unauthenticated {
-            f.write_str("; check auth_token, or username and password")?;
+        } else if let Some(advice) = advice::advice(inner.kind, inner.code) {
+            write!(f, "; {advice}")?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::{
     ApiClient, Cluster, NodeAddress,
-    route::{Progress, Target},
+    route::{Progress, Stage, Target},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -177,9 +177,9 @@ impl Cluster {
         Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
         let node = self.route(target, tried, progress).await?;
-        progress.at(&node, false);
+        progress.at(&node, Stage::Connecting);
         let client = self.0.pool.client(&node, limit).await?;
-        progress.at(&node, true);
+        progress.at(&node, Stage::Sent);
         match f(client).await {
             Ok(response) => {
                 if matches!(target, Target::Any) {
@@ -194,15 +194,18 @@ impl Cluster {
     }
 
     pub(super) fn too_late(&self, operation: Operation, progress: &Progress, limit: Duration) -> Error {
-        let (node, sent) = progress.get();
-        let error = if sent {
-            Error::new(ErrorKind::Timeout, operation.name)
+        let (node, stage) = progress.get();
+        let unavailable = |what| {
+            Error::new(ErrorKind::Unavailable, operation.name)
+                .with_message(format!("{what} within {limit:?}"))
+        };
+        let error = match stage {
+            Stage::Sent => Error::new(ErrorKind::Timeout, operation.name)
                 .with_message(format!("no answer within {limit:?}"))
                 .with_may_have_been_applied(true)
-                .with_retryable(true)
-        } else {
-            Error::new(ErrorKind::Unavailable, operation.name)
-                .with_message(format!("no connection within {limit:?}"))
+                .with_retryable(true),
+            Stage::Connecting => unavailable("no connection"),
+            Stage::LookingUp => unavailable("nobody said who the owner is"),
         };
         let error = error.with_transport(true);
         match node {
@@ -212,8 +215,8 @@ impl Cluster {
     }
 
     fn closed_in(&self, operation: Operation, progress: &Progress) -> Error {
-        let (_, sent) = progress.get();
+        let (_, stage) = progress.get();
         let error = self.closed_error(operation.name).with_retryable(false);
-        error.with_may_have_been_applied(sent)
+        error.with_may_have_been_applied(stage == Stage::Sent)
     }
 }

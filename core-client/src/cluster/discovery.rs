@@ -115,7 +115,8 @@ impl Cluster {
         };
         match answer {
             Ok((address, response)) => {
-                self.prefer(&address);
+                // Calls go on where they went: this one may only have been the last to answer.
+                self.trust(&address);
                 self.take_description(&response);
                 Ok(())
             }
@@ -157,6 +158,20 @@ impl Cluster {
     }
 
     async fn describe_once(&self, address: &NodeAddress, limit: Duration) -> Result<DescribeClusterResponse> {
+        match self.describe_at(address, limit).await {
+            // There is no loop around this one that would go on with another token.
+            Err(error) if error.is_retryable() && !error.is_transport() && self.asks_for_tokens() => {
+                self.describe_at(address, limit).await
+            }
+            result => result,
+        }
+    }
+
+    fn asks_for_tokens(&self) -> bool {
+        self.settings().connection.headers.tokens().is_some()
+    }
+
+    async fn describe_at(&self, address: &NodeAddress, limit: Duration) -> Result<DescribeClusterResponse> {
         let mut client = self.0.pool.client(address, limit).await?;
         let response = client.describe_cluster(()).await.map_err(|status| {
             Error::from_status("describe cluster", &status)

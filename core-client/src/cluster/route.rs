@@ -40,16 +40,28 @@ impl Target<'_> {
     }
 }
 
+/// What a try does, or did when it was ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Stage {
+    /// Makes a connection.
+    #[default]
+    Connecting,
+    /// Asks who the owner is.
+    LookingUp,
+    /// Waits for the answer: the server may have done it.
+    Sent,
+}
+
 /// How far one try has come, readable after its deadline dropped it.
 #[derive(Debug, Default)]
-pub(super) struct Progress(Mutex<(Option<NodeAddress>, bool)>);
+pub(super) struct Progress(Mutex<(Option<NodeAddress>, Stage)>);
 
 impl Progress {
-    pub(super) fn at(&self, address: &NodeAddress, sent: bool) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (Some(address.clone()), sent);
+    pub(super) fn at(&self, address: &NodeAddress, stage: Stage) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (Some(address.clone()), stage);
     }
 
-    pub(super) fn get(&self) -> (Option<NodeAddress>, bool) {
+    pub(super) fn get(&self) -> (Option<NodeAddress>, Stage) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -103,7 +115,7 @@ impl Cluster {
         let found = first_answer(asked, LOOKUP_PATIENCE, |node| {
             let resource = &resource;
             async move {
-                progress.at(&node, false);
+                progress.at(&node, Stage::LookingUp);
                 match self.lookup_at(&node, resource).await {
                     Err(error) if error.is_transport() => {
                         self.mark_suspect(&node, &error);

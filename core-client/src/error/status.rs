@@ -31,6 +31,10 @@ impl Error {
                     inner.extra = Some(body.extra);
                 }
             }
+            // Only this side sends it.
+            None if status.code() == Code::OutOfRange => {
+                inner.message = format!("{}; raise max_receive_bytes", plain_message(status));
+            }
             None => inner.message = plain_message(status),
         }
         error

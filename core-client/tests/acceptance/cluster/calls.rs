@@ -1,0 +1,280 @@
+//! Point 7: every call ends by its deadline, and one that is given up is given up on the wire.
+
+use super::{
+    relay::{Network, Relay},
+    wire_peer::{Reply, WirePeer},
+};
+use crate::node_under_test::{PATIENCE, TestNode, soon};
+use futures::future::{BoxFuture, FutureExt as _, join_all};
+use hstream_testkit::eventually;
+use hstreamdb::{
+    Client, ClientBuilder, DeleteStreamOptions, Error, ErrorKind, Offset, RecordId, ResourceKind,
+    StreamOptions, SubscriptionOptions,
+};
+use std::{collections::BTreeSet, path::Path, time::Duration};
+
+type Call = fn(Client) -> BoxFuture<'static, Result<(), Error>>;
+
+macro_rules! calls {
+    ($($name:literal => |$client:ident| $call:expr;)*) => {
+        [$(($name, (|$client: Client| async move { $call.await.map(|_| ()) }.boxed()) as Call),)*]
+    };
+}
+
+/// Every unary call of the client, by the name of its method.
+fn every_call() -> Vec<(&'static str, Call)> {
+    calls! {
+        "refresh_nodes" => |client| client.refresh_nodes();
+        "reconnect" => |client| client.reconnect();
+        "describe_cluster" => |client| client.describe_cluster();
+        "echo" => |client| client.echo("x");
+        "admin_command" => |client| client.admin_command("server status");
+        "admin_command_at" => |client| async {
+            let node = client.nodes().into_iter().next().unwrap().address;
+            client.admin_command_at(&node, "server status").await
+        };
+        "create_stream" => |client| client.create_stream("s", StreamOptions::new());
+        "delete_stream" => |client| client.delete_stream("s", DeleteStreamOptions::new());
+        "get_stream" => |client| client.get_stream("s");
+        "stream_exists" => |client| client.stream_exists("s");
+        "list_streams" => |client| client.list_streams();
+        "list_streams_with_prefix" => |client| client.list_streams_with_prefix("s");
+        "list_shards" => |client| client.list_shards("s");
+        "tail_record_id" => |client| client.tail_record_id("s", 1);
+        "trim_stream" => |client| client.trim_stream("s", Offset::Latest);
+        "trim_shard" => |client| client.trim_shard("s", 1, Offset::Latest);
+        "trim_shards" => |client| client.trim_shards("s", &[RecordId::default()]);
+        "list_shard_readers" => |client| client.list_shard_readers();
+        "delete_shard_reader" => |client| client.delete_shard_reader("r");
+        "create_subscription" => |client| client.create_subscription("c", "s", SubscriptionOptions::new());
+        "delete_subscription" => |client| client.delete_subscription("c", true);
+        "get_subscription" => |client| client.get_subscription("c");
+        "subscription_exists" => |client| client.subscription_exists("c");
+        "list_subscriptions" => |client| client.list_subscriptions();
+        "list_subscriptions_with_prefix" => |client| client.list_subscriptions_with_prefix("c");
+        "list_consumers" => |client| client.list_consumers("c");
+        "lookup_shard" => |client| client.lookup_shard(1);
+        "lookup_subscription" => |client| client.lookup_subscription("c");
+        "lookup_key" => |client| client.lookup_key("k");
+        "lookup_resource" => |client| client.lookup_resource(ResourceKind::Stream, "s");
+    }
+    .into()
+}
+
+/// Calls whose repetition would do something else.
+const ONCE: [&str; 6] = [
+    "admin_command",
+    "admin_command_at",
+    "create_stream",
+    "delete_stream",
+    "create_subscription",
+    "delete_subscription",
+];
+
+/// Calls that do something, however often.
+const REPEATABLE: [&str; 3] = ["trim_stream", "trim_shard", "trim_shards"];
+/// Calls that only the owner serves; who that is must be found out first.
+const OWNED: [&str; 3] = ["delete_subscription", "get_subscription", "list_consumers"];
+
+fn in_a_hurry(relay: &Relay) -> ClientBuilder {
+    Client::builder()
+        .url(format!("hstream://{}", relay.address()))
+        // The node is known by its own address, too.
+        .host_mapping("127.0.0.1", relay.address().to_string())
+        .request_timeout(Duration::from_millis(300))
+        .unwrap()
+        .connect_timeout(Duration::from_secs(5))
+        .unwrap()
+        .retry_max_attempts(2)
+        .unwrap()
+}
+
+async fn run_all(client: &Client) -> Vec<(&'static str, Error)> {
+    let calls = every_call().into_iter().map(|(name, call)| {
+        let client = client.clone();
+        async move { (name, call(client).await.expect_err(name)) }
+    });
+    soon(join_all(calls)).await
+}
+
+#[test]
+fn p07_no_call_is_missing_here() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut there: BTreeSet<String> = BTreeSet::new();
+    let files = std::fs::read_dir(sources.join("admin")).unwrap().map(|entry| entry.unwrap().path());
+    for file in files.chain([sources.join("client.rs")]) {
+        let text = if file.is_dir() { continue } else { std::fs::read_to_string(&file).unwrap() };
+        let mut in_client = false;
+        for line in text.lines() {
+            if line.starts_with("impl ") {
+                in_client = line == "impl Client {";
+            }
+            let name = line.strip_prefix("    pub async fn ").and_then(|rest| rest.split(['(', '<']).next());
+            if let Some(name) = name.filter(|_| in_client) {
+                there.insert(name.to_owned());
+            }
+        }
+    }
+    // They make and end the client.
+    for other in ["connect", "close"] {
+        there.remove(other);
+    }
+    let here: BTreeSet<String> = every_call().into_iter().map(|(name, _)| name.to_owned()).collect();
+    assert_eq!(here, there, "a call of the client is missing in `every_call`, or gone from the client");
+}
+
+#[tokio::test]
+async fn p07_every_unary_call_ends_by_its_deadline_when_the_peer_is_silent() {
+    for network in [Network::Silent, Network::HalfOpen] {
+        let node = TestNode::start().await;
+        let relay = Relay::to(node.address()).await;
+        let client = soon(in_a_hurry(&relay).connect()).await.unwrap();
+        relay.set(network);
+        for (name, error) in run_all(&client).await {
+            let (owned, once) = (OWNED.contains(&name), ONCE.contains(&name));
+            let (kind, words) = match (owned, once) {
+                (true, _) => (ErrorKind::Unavailable, "nobody said who the owner is within 300ms"),
+                (false, true) => (ErrorKind::OutcomeUnknown, "no answer within 300ms"),
+                (false, false) => (ErrorKind::Timeout, "no answer within 300ms"),
+            };
+            assert_eq!(error.kind(), kind, "{name} {network:?}: {error}");
+            assert!(error.to_string().contains(words), "{name}: {error}");
+            // What was not sent can be repeated, whatever it does.
+            assert_eq!(error.is_retryable(), owned || !once, "{name}: {error:?}");
+            let open = (once || REPEATABLE.contains(&name)) && !owned;
+            assert_eq!(error.may_have_been_applied(), open, "{name}: {error:?}");
+            assert!(error.node().is_some(), "{name}: {error:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn p07_every_unary_call_ends_with_a_typed_error_when_the_peer_resets() {
+    let node = TestNode::start().await;
+    let relay = Relay::to(node.address()).await;
+    let client = soon(in_a_hurry(&relay).connect()).await.unwrap();
+    relay.set(Network::Resetting);
+    for (name, error) in run_all(&client).await {
+        let kind = match ONCE.contains(&name) && !OWNED.contains(&name) {
+            true => ErrorKind::OutcomeUnknown,
+            false => ErrorKind::Unavailable,
+        };
+        assert_eq!(error.kind(), kind, "{name}: {error}");
+        assert!(!error.message().is_empty(), "{name}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn p07_all_tries_together_have_a_deadline() {
+    let node = TestNode::start().await;
+    let relay = Relay::to(node.address()).await;
+    let client = in_a_hurry(&relay)
+        .retry_max_attempts(1000)
+        .unwrap()
+        .retry_backoff(Duration::from_millis(5), Duration::from_millis(20))
+        .unwrap()
+        .total_timeout(Duration::from_millis(700))
+        .unwrap();
+    let client = soon(client.connect()).await.unwrap();
+    relay.set(Network::Silent);
+    let error = soon(client.list_streams()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    // 300 ms each leave room for two whole ones and a part; a thousand would outlast anybody's patience.
+    assert!((2..=3).contains(&error.tries()), "{error}");
+    relay.go_down().await;
+    let error = soon(client.list_streams()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.tries() > 3 && error.tries() < 1000, "{error}");
+}
+
+#[tokio::test]
+async fn p07_a_call_that_is_dropped_is_reset_on_the_wire() {
+    let peer = WirePeer::start(|_| Reply::Silence).await;
+    let client = soon(Client::connect(&format!("hstream://{}", peer.address()))).await.unwrap();
+    let call = tokio::spawn({
+        let client = client.clone();
+        async move { client.echo("x").await }
+    });
+    eventually("the call to arrive", PATIENCE, || async { peer.seen("Echo").pop() }).await;
+    call.abort();
+    let reset =
+        eventually("the end of the call", PATIENCE, || async { peer.seen("Echo").pop()?.reset }).await;
+    assert_eq!(reset, h2::Reason::CANCEL);
+    assert_eq!(peer.seen("Echo").len(), 1, "nobody waits for it, so it is not repeated");
+}
+
+#[tokio::test]
+async fn p07_headers_without_an_answer_are_no_answer() {
+    let peer = WirePeer::start(|_| Reply::Headers).await;
+    let client = Client::builder()
+        .url(format!("hstream://{}", peer.address()))
+        .request_timeout(Duration::from_millis(200))
+        .unwrap()
+        .retry_max_attempts(2)
+        .unwrap();
+    let client = soon(client.connect()).await.unwrap();
+    let error = soon(client.echo("x")).await.unwrap_err();
+    assert_eq!((error.kind(), error.tries()), (ErrorKind::Timeout, 2));
+    let resets = eventually("both ends", PATIENCE, || async {
+        let resets: Option<Vec<_>> = peer.seen("Echo").into_iter().map(|seen| seen.reset).collect();
+        resets
+    });
+    assert_eq!(resets.await, [h2::Reason::CANCEL; 2]);
+}
+
+#[tokio::test]
+async fn p07_the_server_is_told_the_deadline_of_each_try() {
+    let peer = WirePeer::start(|_| Reply::Message(Vec::new())).await;
+    let client = Client::builder()
+        .url(format!("hstream://{}", peer.address()))
+        .request_timeout(Duration::from_secs(7))
+        .unwrap();
+    let client = soon(client.connect()).await.unwrap();
+    soon(client.echo("x")).await.unwrap();
+    // A quarter of a second more than the client's own, which decides.
+    assert_eq!(peer.seen("Echo")[0].headers["grpc-timeout"], "7250m");
+}
+
+#[tokio::test]
+async fn p20_a_call_is_one_span_with_its_node_and_tries_and_without_secrets() {
+    let written = Written::default();
+    let output = written.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_span_events(tracing_subscriber::fmt::format::FmtSpan::CLOSE)
+        .with_ansi(false)
+        .with_writer(move || output.clone())
+        .finish();
+    let _here = tracing::subscriber::set_default(subscriber);
+    let node = TestNode::start().await;
+    let client = Client::builder()
+        .url(format!("hstream://{}", node.address()))
+        .auth_token("hunter2")
+        .unwrap()
+        .metadata("x-secret", "hunter3");
+    let client = soon(client.connect()).await.unwrap();
+    soon(client.get_stream("missing")).await.unwrap_err();
+    let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+    let span = format!(
+        "hstreamdb.call{{operation=\"get stream\" resource=\"missing\" tries=1 node={}}}: hstreamdb",
+        node.address()
+    );
+    let closed: Vec<_> =
+        text.lines().filter(|line| line.contains(&span) && line.contains(": close")).collect();
+    assert_eq!(closed.len(), 1, "{text}");
+    assert!(!text.contains("hunter"), "{text}");
+}
+
+#[derive(Clone, Default)]
+struct Written(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
