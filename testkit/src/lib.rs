@@ -4,12 +4,14 @@
 
 mod cutting;
 mod faults;
+mod link;
 mod messages;
 mod poll;
 mod rpc_proxy;
 mod server;
 
 pub use faults::Fault;
+pub use link::{Ending, Flow, Link, LinkStats, Way};
 pub use poll::eventually;
 pub use rpc_proxy::RpcProxy;
 pub use server::{ServerOptions, ServerProcess, server_binary};
