@@ -1,9 +1,11 @@
-//! What tests of every crate share: real server processes on free ports, killed on drop, and waiting for a
-//! condition with a deadline instead of sleeping.
+//! What tests of every crate share: real server processes on free ports, killed on drop; waiting for a condition with a
+//! deadline instead of sleeping; a bad network ([`Link`]) and a bad server ([`RpcProxy`]) on purpose; and a check of what
+//! happened against the delivery contract ([`history`]).
 #![warn(missing_docs)]
 
 mod cutting;
 mod faults;
+pub mod history;
 mod link;
 mod messages;
 mod poll;
@@ -14,4 +16,4 @@ pub use faults::Fault;
 pub use link::{Ending, Flow, Link, LinkStats, Way};
 pub use poll::eventually;
 pub use rpc_proxy::RpcProxy;
-pub use server::{ServerOptions, ServerProcess, server_binary};
+pub use server::{ServerOptions, ServerProcess, announce_ready, server_binary};

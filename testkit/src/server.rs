@@ -63,17 +63,28 @@ impl ServerProcess {
     /// # Errors
     /// When it cannot be started, ends early or is not ready in time; with its last log lines.
     pub fn start(options: &ServerOptions) -> Result<ServerProcess> {
-        let mut child = Command::new(&options.binary)
+        let mut command = Command::new(&options.binary);
+        command
             .arg("--data-dir")
             .arg(&options.data_dir)
             .args(["--bind-address", "127.0.0.1", "--internal-port", "0", "--port"])
             .arg(options.port.to_string())
-            .args(&options.flags)
+            .args(&options.flags);
+        ServerProcess::start_command(command)
+    }
+
+    /// Starts a server that a test has put together by itself, for example the test executable again with another
+    /// environment. It says that it is ready as `hstream-server` does, on stderr: see [`announce_ready`].
+    ///
+    /// # Errors
+    /// As [`ServerProcess::start`].
+    pub fn start_command(mut command: Command) -> Result<ServerProcess> {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .with_context(|| format!("cannot start {}", options.binary.display()))?;
+            .with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))?;
         let stderr = child.stderr.take().context("no stderr")?;
         let (sender, lines) = mpsc::sync_channel::<String>(1024);
         // Keeps reading for the life of the process so that the server never blocks on a full pipe.
@@ -124,6 +135,11 @@ impl Drop for ServerProcess {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Says on stderr, as `hstream-server` does, that the server of this process is ready on `port`.
+pub fn announce_ready(port: u16) {
+    eprintln!("Server is started on port {port}\nCluster is ready!");
 }
 
 fn await_ready(lines: &mpsc::Receiver<String>) -> Result<u16> {

@@ -16,12 +16,14 @@ use crate::listener::{Address, Advertised, check_ports};
 use crate::net;
 use crate::reader::PolledReaders;
 use crate::stats::{CountedLog, Stats};
+use crate::store::StoreError;
 use crate::store::disk::{Disk, LocalDisk};
 use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use crate::stream::Streams;
 use crate::subscription::Subscriptions;
 use hstreamdb_proto::api::h_stream_api_server::HStreamApiServer;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
@@ -70,6 +72,20 @@ impl Node {
     /// # Errors
     /// [`StartError`].
     pub async fn start(config: NodeConfig) -> Result<Node, StartError> {
+        Node::start_on(config, |path| Ok(Arc::new(LocalDisk::open(path)?))).await
+    }
+
+    /// Like [`Node::start`] on a disk of the caller's, for tests on one that fails
+    /// ([`FaultDisk`](crate::store::disk::FaultDisk)). The disk is opened once the listeners are, and is told the data
+    /// directory.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    #[doc(hidden)]
+    pub async fn start_on(
+        config: NodeConfig,
+        open: impl FnOnce(&Path) -> Result<Arc<dyn Disk>, StoreError>,
+    ) -> Result<Node, StartError> {
         let path = config.data_dir.clone();
         // First of all, so that a second server on the same port leaves the data alone.
         let (doors, advertised) = open_doors(&config)?;
@@ -78,9 +94,7 @@ impl Node {
             _ => SocketAddr::new(config.bind_address, advertised.main.port),
         };
 
-        let disk =
-            LocalDisk::open(&path).map_err(|source| StartError::Store { path: path.clone(), source })?;
-        let disk: Arc<dyn Disk> = Arc::new(disk);
+        let disk = open(&path).map_err(|source| StartError::Store { path: path.clone(), source })?;
         let options = EmbeddedOptions {
             serve_damaged: config.serve_damaged_log,
             verify_log: config.verify_log,
