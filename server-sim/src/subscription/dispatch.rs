@@ -55,7 +55,13 @@ impl Live {
             while let Some(Some((shard, tail, open))) = tails.next().now_or_never() {
                 tails.extend(note(shard, tail, open));
             }
-            let job = self.state().next_job(Instant::now());
+            let (job, passed_over) = {
+                let mut state = self.state();
+                (state.next_job(Instant::now()), state.passed_over())
+            };
+            if passed_over {
+                self.dirty.notify_one();
+            }
             match job {
                 Job::Read { shard, from, limits } => {
                     let chunk = self.log.read(shard, from, limits).await;

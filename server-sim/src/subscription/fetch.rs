@@ -33,14 +33,16 @@ pub struct Fetch {
     live: Arc<Live>,
     id: ConsumerId,
     outbox: Arc<Outbox>,
+    /// The consumer knows which incarnation of the subscription it acknowledges.
+    informed: bool,
     over: bool,
     /// Ends the task that reads the consumer's requests.
     _gone: Option<DropGuard>,
 }
 
 impl Fetch {
-    pub(super) fn new(live: Arc<Live>, id: ConsumerId, outbox: Arc<Outbox>) -> Self {
-        Fetch { live, id, outbox, over: false, _gone: None }
+    pub(super) fn new(live: Arc<Live>, id: ConsumerId, outbox: Arc<Outbox>, informed: bool) -> Self {
+        Fetch { live, id, outbox, informed, over: false, _gone: None }
     }
 
     /// Incarnation of the subscription: acknowledgements given under another one mean nothing to it.
@@ -57,8 +59,8 @@ impl Fetch {
         let gone = CancellationToken::new();
         self._gone = Some(gone.clone().drop_guard());
         // After a reconnect a client may begin with what it could not acknowledge before.
-        self.live.ack(&first.ack_ids);
-        let (live, id, outbox) = (self.live.clone(), self.id, self.outbox.clone());
+        self.live.ack(&first.ack_ids, self.informed);
+        let (live, id, outbox, informed) = (self.live.clone(), self.id, self.outbox.clone(), self.informed);
         tokio::spawn(async move {
             loop {
                 let request = tokio::select! {
@@ -66,7 +68,7 @@ impl Fetch {
                     request = requests.next() => request,
                 };
                 match request {
-                    Some(Ok(request)) => live.ack(&request.ack_ids),
+                    Some(Ok(request)) => live.ack(&request.ack_ids, informed),
                     // Cancelled or cut off: nobody hears an answer.
                     Some(Err(_)) => {
                         live.detach(id);

@@ -119,9 +119,9 @@ impl Live {
     }
 
     /// Takes the acknowledgements of one message, from any consumer.
-    pub(super) fn ack(&self, ids: &[RecordId]) {
+    pub(super) fn ack(&self, ids: &[RecordId], informed: bool) {
         self.stats.request(ids.len());
-        if !ids.is_empty() && self.state().ack(ids) {
+        if !ids.is_empty() && self.state().ack(ids, informed) {
             self.wake.notify_one();
             self.dirty.notify_one();
         }

@@ -26,6 +26,7 @@ mod dead_letter;
 mod definition;
 mod delivery;
 mod dispatch;
+mod early_acks;
 mod fetch;
 mod lag;
 mod live;

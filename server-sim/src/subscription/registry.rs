@@ -387,7 +387,7 @@ impl Subscriptions {
         }
         let name = first.consumer_name.clone();
         let (consumer, outbox) = live.attach(Introduction { name, uri, user_agent, confirm, memory })?;
-        let fetch = Fetch::new(live, consumer, outbox);
+        let fetch = Fetch::new(live, consumer, outbox, incarnation.is_some());
         Ok(fetch.read(&first, requests))
     }
 

@@ -5,6 +5,7 @@ use super::ack_window::Delivery;
 use super::agenda::Agenda;
 use super::assignment::Assignment;
 use super::delivery::{self, Outgoing};
+use super::early_acks::EarlyAcks;
 use super::outbox::Outbox;
 use super::shard::Shard;
 use super::share::{Fit, Shares};
@@ -34,6 +35,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How long others wait behind a batch that is too large for what is free, and how long it then waits for
 /// them: it must not starve, nor may they when what is outstanding is never acknowledged.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Number of a message that never was one: its batch is due without having gone out.
+const NEVER: u64 = u64::MAX;
 
 /// Pause after the node's memory for deliveries was found taken.
 const MEMORY_RETRY: Duration = Duration::from_millis(100);
@@ -123,6 +127,10 @@ pub(super) struct State {
     /// The shard whose next batch waits for a larger part of the window than is free, and since when. Others
     /// wait behind it, or their smaller batches would take whatever becomes free for ever.
     reserved: Option<(ShardId, Instant)>,
+    /// What was acknowledged and has not come up for delivery.
+    early: EarlyAcks,
+    /// Something was passed over, so that a checkpoint may move without an acknowledgement.
+    passed_over: bool,
     /// A batch went out since this was cleared, so shards looked at earlier may be able to send now.
     sent: bool,
     ended: Option<ServerError>,
@@ -146,6 +154,8 @@ impl State {
             ahead_bytes: 0,
             next_consumer: 0,
             reserved: None,
+            early: EarlyAcks::default(),
+            passed_over: false,
             sent: false,
             ended: None,
             stats: Arc::default(),
@@ -235,9 +245,10 @@ impl State {
         self.ended.as_ref()
     }
 
-    /// Acknowledges records; ids that are unknown, of other shards or acknowledged already are ignored.
-    /// True if anything changed.
-    pub(super) fn ack(&mut self, ids: &[RecordId]) -> bool {
+    /// Acknowledges records; ids that are unknown, of other shards or acknowledged already are ignored. What was not
+    /// delivered by this process counts once it would be, if the consumer is `informed` which incarnation of the
+    /// subscription it acknowledges. True if anything changed.
+    pub(super) fn ack(&mut self, ids: &[RecordId], informed: bool) -> bool {
         let mut changed = false;
         for ids in ids.chunk_by(|one, next| one.shard_id == next.shard_id) {
             let Some(id) = ids.first().map(|id| id.shard_id) else { continue };
@@ -248,6 +259,8 @@ impl State {
                 if let Some(holder) = shard.window.ack(id.batch_id, id.batch_index) {
                     here = true;
                     self.shares.give_back(holder, 1);
+                } else if informed && id.batch_id > shard.window.position() {
+                    self.early.note(id.shard_id, id.batch_id, id.batch_index);
                 }
             }
             self.in_flight -= batches - shard.window.batches();
@@ -279,6 +292,7 @@ impl State {
             self.agenda.remove(id);
             self.shares.share_among(|consumer| self.assignment.owns(consumer));
             self.unreserve(id);
+            self.early.remove_shard(id);
         }
     }
 
@@ -348,7 +362,8 @@ impl State {
             let waits = shard
                 .window
                 .last_delivery(lsn)
-                .is_some_and(|last| last.consumer == owner_id && !owner.outbox.took(last.message));
+                .filter(|last| last.consumer == owner_id && last.message != NEVER)
+                .is_some_and(|last| !owner.outbox.took(last.message));
             if waits {
                 shard.window.postpone(lsn, now + self.rules.ack_timeout);
                 continue;
@@ -439,7 +454,18 @@ impl State {
         let (Some(shard), Some(consumer)) = (self.shards.get_mut(&id), self.consumers.get(&owner)) else {
             return;
         };
+        let early = self.early.take(id, batch.lsn, batch.records);
+        let done: u32 = early.iter().map(|range| range.end - range.start).sum();
+        if done > 0 && done == batch.records {
+            shard.window.skip(batch.lsn);
+            self.passed_over = true;
+            return;
+        }
+        // Delivered again as if it had been before: without what is acknowledged. That counts as a delivery, so it
+        // goes out whole where those are limited.
+        let in_part = done > 0 && self.rules.max_deliveries == 0;
         let sent = match delivery::whole(id, &batch) {
+            Ok(_) if in_part => None,
             Ok(Outgoing { message, bytes }) => consumer.outbox.push(message, bytes),
             Err(reason) => {
                 tracing::error!(
@@ -457,14 +483,22 @@ impl State {
         let (message, deadline) = match sent {
             Some(number) => (number, now + self.rules.ack_timeout),
             None => {
-                self.stats.not_sent(batch.records as usize);
-                (u64::MAX, now)
+                self.stats.not_sent(if in_part { 0 } else { batch.records as usize });
+                (NEVER, now)
             }
         };
         let (records, batches) = (shard.window.unacked(), shard.window.batches());
         shard.window.deliver(batch.lsn, batch.records, Delivery { consumer: owner, message }, deadline);
+        for index in early.into_iter().flatten() {
+            shard.window.ack(batch.lsn, index);
+        }
         self.shares.take(owner, shard.window.unacked() - records);
         self.in_flight += shard.window.batches() - batches;
+    }
+
+    /// Whether something was passed over since this was asked last.
+    pub(super) fn passed_over(&mut self) -> bool {
+        std::mem::take(&mut self.passed_over)
     }
 
     /// Takes the result of a [`Job::Read`].

@@ -48,6 +48,8 @@ struct Consumer {
     subscription: u32,
     attached_at: usize,
     in_order: bool,
+    /// Restarts of the server there had been when it began to leave.
+    left_after: Option<u32>,
     acked: HashSet<Id>,
     newest: HashMap<u64, Id>,
 }
@@ -80,6 +82,7 @@ struct Run {
     readers: BTreeMap<u32, Reader>,
     /// What each id was said to be, by whoever said it first.
     records: BTreeMap<Id, u64>,
+    restarts: u32,
     /// Shown to a consumer or given by a reader.
     shown: BTreeMap<Id, u64>,
     kept: BTreeMap<Id, u64>,
@@ -117,8 +120,18 @@ impl Run {
                 self.summary.acked += ids.len();
                 self.subscriptions.entry(state.subscription).or_default().acked.extend(ids);
             }
+            Event::Leaving { consumer } => {
+                self.consumers.entry(*consumer).or_default().left_after = Some(self.restarts)
+            }
+            Event::Restarted => {
+                self.restarts += 1;
+                self.subscriptions.values_mut().for_each(|subscription| subscription.confirmed.clear());
+            }
             Event::Confirmed { consumer } => {
                 let state = self.consumers.entry(*consumer).or_default();
+                if state.left_after != Some(self.restarts) {
+                    return;
+                }
                 let subscription = self.subscriptions.entry(state.subscription).or_default();
                 for id in &state.acked {
                     subscription.confirmed.entry(*id).or_insert(at);

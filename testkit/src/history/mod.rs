@@ -103,8 +103,13 @@ pub enum Event {
     Delivered { consumer: u32, records: Vec<(Id, u64)> },
     /// A consumer has acknowledged records.
     Acked { consumer: u32, ids: Vec<Id> },
-    /// All that the consumer has acknowledged so far is known to be safe.
+    /// A consumer begins to leave in order.
+    Leaving { consumer: u32 },
+    /// The consumer has left in order: the server has read all that it had acknowledged.
     Confirmed { consumer: u32 },
+    /// The server forgets what it had not made durable, which includes acknowledgements behind an open record. To be
+    /// noted before and after.
+    Restarted,
     /// Everything stored is said to have been delivered and acknowledged.
     Drained { subscription: u32 },
     /// A reader is opened at the earliest record of one shard or of all.
@@ -194,7 +199,12 @@ impl History {
         self.note(Event::Acked { consumer, ids: ids.to_vec() });
     }
 
-    /// All acknowledgements of the consumer are known to be safe.
+    /// A consumer begins to leave in order.
+    pub fn leave(&self, consumer: u32) {
+        self.note(Event::Leaving { consumer });
+    }
+
+    /// The consumer has left in order.
     pub fn confirm(&self, consumer: u32) {
         self.note(Event::Confirmed { consumer });
     }

@@ -45,6 +45,7 @@ fn a_sound_run_passes_with_its_figures() {
         history.deliver(consumer, &[(id(batch), batch - 10)]);
         history.ack(consumer, &[id(batch)]);
     }
+    history.leave(consumer);
     history.confirm(consumer);
     history.note(Event::Drained { subscription: 0 });
     let reader = history.open(None);
@@ -201,6 +202,7 @@ fn what_is_confirmed_does_not_come_to_later_consumers() {
     history.ack(first, &[id(10)]);
     let unconfirmed = history.attach(0, true);
     history.deliver(unconfirmed, &[(id(10), 0)]);
+    history.leave(first);
     history.confirm(first);
     history.deliver(early, &[(id(10), 0)]);
     let other = history.attach(1, true);
@@ -209,6 +211,27 @@ fn what_is_confirmed_does_not_come_to_later_consumers() {
     let late = history.attach(0, true);
     history.deliver(late, &[(id(10), 0)]);
     assert_eq!(violations(&history), [Violation::ShownAfterConfirmation { consumer: late, id: id(10) }]);
+}
+
+#[test]
+fn a_restart_forgets_what_was_confirmed() {
+    for (before, between) in [(true, false), (false, true), (false, false)] {
+        let history = sound(Promise::ExactlyOnce, 1);
+        let first = history.attach(0, true);
+        history.deliver(first, &[(id(10), 0)]);
+        history.ack(first, &[id(10)]);
+        history.leave(first);
+        if between {
+            history.note(Event::Restarted);
+        }
+        history.confirm(first);
+        if before {
+            history.note(Event::Restarted);
+        }
+        let late = history.attach(0, true);
+        history.deliver(late, &[(id(10), 0)]);
+        assert_eq!(violations(&history).is_empty(), before || between);
+    }
 }
 
 #[test]

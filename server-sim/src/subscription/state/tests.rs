@@ -139,7 +139,7 @@ impl Sim {
 
     fn ack(&mut self, shard_id: ShardId, batch_id: Lsn, indexes: impl IntoIterator<Item = u32>) {
         let id = |batch_index| RecordId { shard_id, batch_id, batch_index };
-        self.state.ack(&indexes.into_iter().map(id).collect::<Vec<_>>());
+        self.state.ack(&indexes.into_iter().map(id).collect::<Vec<_>>(), true);
     }
 
     fn detach(&mut self, consumer: ConsumerId) {
@@ -570,4 +570,48 @@ fn consumers_that_ask_hear_of_durable_checkpoints() {
     assert_eq!(checkpoints, [(1, 4), (2, 7)]);
     assert!(outbox.poll(&mut context).is_pending());
     assert_eq!(sim.take(silent), None);
+}
+
+#[test]
+fn acknowledgements_of_a_consumer_that_comes_back_spare_it_what_they_are_for() {
+    let mut sim = Sim::new(1000, 1);
+    for records in [2, 3, 1, 4] {
+        sim.append(1, records);
+    }
+    sim.ack(1, 1, 0..2);
+    sim.ack(1, 2, [1]);
+    sim.ack(1, 4, 0..4);
+    sim.ack(1, 9, [0]);
+    let consumer = sim.attach("a");
+    assert_eq!(sim.drain(consumer), [(1, 3, vec![0]), (1, 2, vec![0, 2])]);
+    assert!(sim.state.passed_over() && !sim.state.passed_over());
+    assert_eq!(sim.state.shards[&1].window.committed(), 1);
+    assert_eq!(sim.state.shards[&1].window.unacked(), 3);
+    sim.ack(1, 3, [0]);
+    sim.ack(1, 2, [0, 2]);
+    assert_eq!(sim.state.shards[&1].window.committed(), 4);
+    assert_eq!(sim.append(1, 2), 5);
+    assert_eq!(sim.drain(consumer), [(1, 5, vec![0, 1])]);
+}
+
+#[test]
+fn early_acknowledgements_need_a_consumer_that_knows_the_incarnation() {
+    let mut sim = Sim::new(1000, 1);
+    sim.append(1, 1);
+    let early = RecordId { shard_id: 1, batch_id: 1, batch_index: 0 };
+    sim.state.ack(&[early], false);
+    let consumer = sim.attach("a");
+    assert_eq!(sim.drain(consumer), [(1, 1, vec![0])]);
+}
+
+#[test]
+fn a_part_of_a_batch_goes_out_whole_where_deliveries_are_limited() {
+    let mut sim = Sim::new(1000, 1);
+    sim.state.set_policy(false, 1);
+    sim.append(1, 3);
+    sim.ack(1, 1, [1]);
+    let consumer = sim.attach("a");
+    assert_eq!(sim.drain(consumer), [(1, 1, vec![0, 1, 2])]);
+    assert!(sim.buried.is_empty());
+    assert_eq!(sim.state.shards[&1].window.unacked(), 2);
 }
