@@ -9,7 +9,10 @@ use hstreamdb::{Client, Consumer, RecordId};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 use tokio::{sync::watch, time::timeout};
@@ -30,6 +33,17 @@ pub enum Phase {
     Leave,
 }
 
+/// Restarts of a server that ignores what is acknowledged before it has delivered it again; none counts otherwise. What
+/// was acknowledged before one of those may come again however orderly a consumer leaves.
+#[derive(Debug, Clone)]
+pub struct Restarts(pub Option<Arc<AtomicU32>>);
+
+impl Restarts {
+    fn count(&self) -> u32 {
+        self.0.as_ref().map_or(0, |count| count.load(Ordering::Acquire))
+    }
+}
+
 /// One subscription of the plan.
 pub struct Consuming {
     pub name: String,
@@ -37,13 +51,15 @@ pub struct Consuming {
     client: Client,
     history: Arc<History>,
     acked: Mutex<BTreeSet<Id>>,
+    restarts: Restarts,
     /// What must not have happened and is not for the history to say.
     pub complaints: Mutex<Vec<String>>,
 }
 
 impl Consuming {
-    pub fn new(name: String, number: u32, client: Client, history: Arc<History>) -> Self {
-        Consuming { name, number, client, history, acked: Mutex::default(), complaints: Mutex::default() }
+    pub fn new(name: String, number: u32, client: Client, history: Arc<History>, restarts: Restarts) -> Self {
+        let (acked, complaints) = (Mutex::default(), Mutex::default());
+        Consuming { name, number, client, history, acked, restarts, complaints }
     }
 
     /// Whether all of these are acknowledged.
@@ -84,9 +100,10 @@ impl Consuming {
                 .ack_max_records(random.random_range(1..200))
                 .prefetch_batches(of.prefetch_batches);
             let number = self.history.attach(self.number, calm);
+            let restarts = self.restarts.count();
             match builder.start().await {
                 Ok(consumer) => {
-                    let mut member = Member { all: self, consumer, number, later: Vec::new() };
+                    let mut member = Member { all: self, consumer, number, restarts, later: Vec::new() };
                     member.run(calm, &mut random, &phase).await;
                 }
                 Err(error) => self.complain(format!("consumer {number} did not start: {error}")),
@@ -97,8 +114,9 @@ impl Consuming {
     /// After everybody has left, what is confirmed does not come to anybody.
     pub async fn look_for_leftovers(&self) {
         let number = self.history.attach(self.number, false);
+        let restarts = self.restarts.count();
         let consumer = self.client.consumer(&self.name).start().await.unwrap();
-        let mut member = Member { all: self, consumer, number, later: Vec::new() };
+        let mut member = Member { all: self, consumer, number, restarts, later: Vec::new() };
         let end = tokio::time::Instant::now() + QUIET;
         while tokio::time::timeout_at(end, member.next()).await == Ok(true) {}
         member.leave(PATIENCE).await;
@@ -109,6 +127,8 @@ struct Member<'a> {
     all: &'a Consuming,
     consumer: Consumer,
     number: u32,
+    /// Restarts of the server when it began.
+    restarts: u32,
     /// Shown and not acknowledged yet.
     later: Vec<RecordId>,
 }
@@ -204,8 +224,10 @@ impl Member<'_> {
             return self.all.complain(format!("consumer {} did not stop: {stopped:?}", self.number));
         };
         if report.clean && report.unsent_acks == 0 {
-            self.all.history.confirm(self.number);
-        } else if limit == PATIENCE {
+            if self.restarts == self.all.restarts.count() {
+                self.all.history.confirm(self.number);
+            }
+        } else if limit == PATIENCE && !report.clean {
             let complaint = format!("consumer {} did not leave cleanly: {report:?}", self.number);
             self.all.complain(complaint);
         }

@@ -1,7 +1,7 @@
 //! One round from its seed to its verdict.
 
 use super::{
-    consuming::{Consuming, Phase},
+    consuming::{Consuming, Phase, Restarts},
     plan::{Plan, ServerKind},
     producing::Producing,
     reading::{Reading, everything},
@@ -81,7 +81,8 @@ async fn run(plan: &Plan, history: &Arc<History>) -> Result<String, String> {
             .max_unacked_records(of.max_unacked_records)
             .redeliver_on_disconnect(of.redeliver_on_disconnect);
         consumers.create_subscription(&name, STREAM, options).await.unwrap();
-        consuming.push(Consuming::new(name, number as u32, consumers.clone(), history.clone()));
+        let restarts = Restarts((!plan.capable).then(|| world.restarts.clone()));
+        consuming.push(Consuming::new(name, number as u32, consumers.clone(), history.clone(), restarts));
     }
     let readers = world.client(&world.readers).await;
     let reading = Reading::new(readers.clone(), STREAM, history.clone());

@@ -9,7 +9,13 @@ use hstream_testkit::{
     history::{Event, History},
 };
 use hstreamdb::Client;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{sync::Mutex, time::sleep};
 
 /// Clients reach the proxy through links of their own, and the server through the proxy.
@@ -17,6 +23,7 @@ pub struct World {
     server: Mutex<(Server, u16)>,
     proxy: RpcProxy,
     history: Arc<History>,
+    pub restarts: Arc<AtomicU32>,
     pub producers: Link,
     pub consumers: Link,
     pub readers: Link,
@@ -36,6 +43,7 @@ impl World {
             server: Mutex::new((server, port)),
             proxy,
             history,
+            restarts: Arc::default(),
         }
     }
 
@@ -123,6 +131,7 @@ impl World {
     /// Ends the server and starts it again after a while.
     async fn end(&self, in_order: bool, away: Duration) {
         let mut server = self.server.lock().await;
+        self.restarts.fetch_add(1, Ordering::AcqRel);
         self.history.note(Event::Restarted);
         if in_order {
             server.0.stop().await
