@@ -330,11 +330,8 @@ impl Session {
                         return End::Left;
                     }
                     Err(status) => return End::Lost(self.error(&status)),
-                    // Batches already on their way to us; they stay unacknowledged, and what is in them that was
-                    // acknowledged counts as unsent: the server did not know it when it sent them.
-                    arrival => {
-                        self.discard(arrival);
-                    }
+                    // Batches already on their way to us; they stay unacknowledged.
+                    Ok(Arrival::Opened(_) | Arrival::Message(_)) => {}
                 },
             }
         }
