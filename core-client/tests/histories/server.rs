@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 pub const DIRECTORY: &str = "HSTREAM_HISTORY_SERVER";
 
 pub enum Server {
-    Disk { disk: FaultDisk, running: Option<Running>, random: StdRng },
+    Disk { disk: FaultDisk, running: Option<Running>, random: Box<StdRng> },
     Process { directory: tempfile::TempDir, running: Option<ServerProcess> },
 }
 
@@ -36,9 +36,11 @@ impl Drop for Running {
 impl Server {
     pub fn new(kind: ServerKind, seed: u64) -> Server {
         match kind {
-            ServerKind::Disk => {
-                Server::Disk { disk: FaultDisk::new(), running: None, random: StdRng::seed_from_u64(seed) }
-            }
+            ServerKind::Disk => Server::Disk {
+                disk: FaultDisk::new(),
+                running: None,
+                random: Box::new(StdRng::seed_from_u64(seed)),
+            },
             ServerKind::Process => Server::Process { directory: tempfile::tempdir().unwrap(), running: None },
         }
     }

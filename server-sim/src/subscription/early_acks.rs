@@ -81,7 +81,11 @@ mod tests {
             early.note(1, 10, index);
         }
         assert_eq!(early.ranges.len(), 1);
-        assert_eq!(early.take(1, 10, 600), slice::from_ref(&(0..600)), "a batch has no more than its records");
+        assert_eq!(
+            early.take(1, 10, 600),
+            slice::from_ref(&(0..600)),
+            "a batch has no more than its records"
+        );
         assert!(early.ranges.is_empty());
         assert_eq!(early.take(1, 10, 600), []);
     }
