@@ -17,8 +17,11 @@ mod routing;
 mod runtime;
 
 pub use admin::{
-    ClusterDescription, ConsumerInfo, DeleteStreamOptions, ResourceKind, ShardInfo, StartFrom, StreamInfo,
-    StreamOptions, SubscriptionInfo, SubscriptionOptions,
+    AdminAnswer, ClusterDescription, ClusterRates, ClusterStats, Column, ConnectorInfo, ConnectorKind,
+    ConnectorState, ConsumerInfo, DeleteStreamOptions, NodeFailure, NodeStats, ParsedSql, QueryInfo,
+    QueryKind, ResourceKind, Row, Schema, ShardInfo, StartFrom, Stat, StatRefusal, StatSubject, StatUnit,
+    StatValues, StreamInfo, StreamOptions, StreamRate, SubscriptionInfo, SubscriptionOptions, TaskState,
+    ViewInfo, plain_row,
 };
 pub use client::{Client, ClientBuilder};
 pub use cluster::{AuthToken, ClientEvent, Events, Node, NodeAddress, NodeState};

@@ -68,24 +68,31 @@ pub(crate) enum Effect {
     Once,
 }
 
-/// A call's name in errors and what repeating it would do.
+/// A call's name in errors, what repeating it would do, and how long the server needs at least.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Operation {
     pub name: &'static str,
     pub effect: Effect,
+    /// A try is given this long where the request timeout is shorter.
+    pub patience: Duration,
 }
 
 impl Operation {
     pub(crate) const fn read(name: &'static str) -> Self {
-        Operation { name, effect: Effect::Read }
+        Operation { name, effect: Effect::Read, patience: Duration::ZERO }
     }
 
     pub(crate) const fn repeatable(name: &'static str) -> Self {
-        Operation { name, effect: Effect::Repeatable }
+        Operation { name, effect: Effect::Repeatable, patience: Duration::ZERO }
     }
 
     pub(crate) const fn once(name: &'static str) -> Self {
-        Operation { name, effect: Effect::Once }
+        Operation { name, effect: Effect::Once, patience: Duration::ZERO }
+    }
+
+    /// For calls behind which the server runs something that takes its time.
+    pub(crate) const fn patient(self, patience: Duration) -> Self {
+        Operation { patience, ..self }
     }
 }
 

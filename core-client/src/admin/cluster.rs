@@ -51,7 +51,7 @@ impl Client {
     }
 
     /// Runs a command of the operator's command line, such as `server stats stream_counter appends`, at any node; the
-    /// answer is JSON text. It is not repeated when its outcome is open.
+    /// answer is JSON text, to be read as [`AdminAnswer`](crate::AdminAnswer). It is not repeated when its outcome is open.
     ///
     /// # Errors
     /// `Internal` with the usage for a command that is none, `OutcomeUnknown`, and what the command itself raises.

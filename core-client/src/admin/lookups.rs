@@ -7,8 +7,8 @@ use crate::{
     retry::Operation,
 };
 use hstreamdb_proto::api::{
-    LookupKeyRequest, LookupResourceRequest, LookupShardRequest, LookupSubscriptionRequest, ResourceType,
-    ServerNode,
+    LookupKeyRequest, LookupResourceRequest, LookupShardReaderRequest, LookupShardRequest,
+    LookupSubscriptionRequest, ResourceType, ServerNode,
 };
 
 /// Kinds of things that have an owner.
@@ -104,6 +104,22 @@ impl Client {
             .call(Operation::read("look up subscription"), Some(id), Target::Any, |mut client| {
                 let request = request.clone();
                 async move { client.lookup_subscription(request).await }
+            })
+            .await?;
+        self.owner(response.server_node)
+    }
+
+    /// The node that a polled shard reader is placed on. Published servers keep that place for ever, whether such a
+    /// reader exists or not; so for subscriptions and [`lookup_resource`](Client::lookup_resource).
+    ///
+    /// # Errors
+    /// As [`lookup_shard`](Client::lookup_shard).
+    pub async fn lookup_shard_reader(&self, id: &str) -> Result<Node> {
+        let request = LookupShardReaderRequest { reader_id: id.to_owned() };
+        let operation = Operation::read("look up shard reader");
+        let response = self
+            .unary(operation, Some(id), Target::Any, request, |mut client, request| async move {
+                client.lookup_shard_reader(request).await
             })
             .await?;
         self.owner(response.server_node)

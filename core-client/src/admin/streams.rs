@@ -9,7 +9,7 @@ use crate::{
     record::RecordId,
     retry::Operation,
 };
-use hstreamdb_proto::api;
+use hstreamdb_proto::{api, partition::key_hash};
 
 /// How a stream is created. Defaults: one copy, one day of retention, one shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -286,6 +286,21 @@ impl Client {
         let mut shards = response.shards.iter().map(ShardInfo::from_wire).collect::<Result<Vec<_>>>()?;
         shards.sort_by_key(|shard| shard.start);
         Ok(shards)
+    }
+
+    /// The shard that records of a key go to.
+    ///
+    /// # Errors
+    /// `Routing` when no shard takes the key, and as [`list_shards`](Client::list_shards).
+    pub async fn shard_for_key(&self, stream: &str, key: &str) -> Result<ShardInfo> {
+        let hash = key_hash(key);
+        let shards = self.list_shards(stream).await?;
+        shards.into_iter().find(|shard| (shard.start..=shard.end).contains(&hash)).ok_or_else(|| {
+            Error::new(ErrorKind::Routing, "find shard for key")
+                .with_resource(stream)
+                .with_message("no shard takes the key")
+                .with_retryable(false)
+        })
     }
 
     /// The id of the newest record of a shard; its batch is 0 when nothing was appended yet.

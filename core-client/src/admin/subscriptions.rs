@@ -288,6 +288,15 @@ impl Client {
         Ok((subscription.into(), checkpoints))
     }
 
+    /// The committed checkpoint of each shard of a subscription, as [`get_subscription`](Client::get_subscription) gives
+    /// them: shard and the batch up to and with which all records were acknowledged.
+    ///
+    /// # Errors
+    /// As [`get_subscription`](Client::get_subscription).
+    pub async fn subscription_offsets(&self, id: &str) -> Result<Vec<(u64, u64)>> {
+        Ok(self.get_subscription(id).await?.1)
+    }
+
     /// Whether a subscription exists.
     ///
     /// # Errors

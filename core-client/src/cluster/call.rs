@@ -85,7 +85,8 @@ impl Cluster {
         let mut tries = 0;
         loop {
             tries += 1;
-            let limit = self.request_timeout().min(total.saturating_sub(started.elapsed()));
+            let limit =
+                self.request_timeout().max(operation.patience).min(total.saturating_sub(started.elapsed()));
             let progress = Progress::default();
             let result = tokio::select! {
                 biased;

@@ -1,6 +1,7 @@
 //! Who owns what, as last looked up.
 
 use super::address::NodeAddress;
+use hstreamdb_proto::api::ResourceType;
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -14,6 +15,8 @@ const CAPACITY: usize = 100_000;
 pub(crate) enum Resource {
     Shard(u64),
     Subscription(String),
+    /// A query, view or connector.
+    Named(ResourceType, String),
 }
 
 /// Owners by resource.

@@ -5,7 +5,9 @@ use crate::{
     error::{Error, ErrorKind, Result},
     retry::Operation,
 };
-use hstreamdb_proto::api::{LookupShardRequest, LookupSubscriptionRequest, ServerNode};
+use hstreamdb_proto::api::{
+    LookupResourceRequest, LookupShardRequest, LookupSubscriptionRequest, ResourceType, ServerNode,
+};
 use std::{
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -28,6 +30,8 @@ pub(crate) enum Target<'a> {
     Shard(u64),
     /// The owner of the subscription; another refuses.
     Subscription(&'a str),
+    /// The owner of a query, view or connector; another refuses, or does not know it.
+    Named(ResourceType, &'a str),
 }
 
 impl Target<'_> {
@@ -36,6 +40,7 @@ impl Target<'_> {
             Target::Any | Target::Node(_) => None,
             Target::Shard(id) => Some(Resource::Shard(*id)),
             Target::Subscription(id) => Some(Resource::Subscription((*id).to_owned())),
+            Target::Named(kind, id) => Some(Resource::Named(*kind, (*id).to_owned())),
         }
     }
 }
@@ -88,6 +93,7 @@ impl Cluster {
                 }
             }
             Target::Subscription(id) => self.owner(Resource::Subscription((*id).to_owned()), progress).await,
+            Target::Named(kind, id) => self.owner(Resource::Named(*kind, (*id).to_owned()), progress).await,
         }
     }
 
@@ -149,6 +155,10 @@ impl Cluster {
                 .lookup_subscription(LookupSubscriptionRequest { subscription_id: id.clone() })
                 .await
                 .map(|response| response.into_inner().server_node),
+            Resource::Named(kind, id) => client
+                .lookup_resource(LookupResourceRequest { res_type: *kind as i32, res_id: id.clone() })
+                .await
+                .map(|response| Some(response.into_inner())),
         };
         // A lookup changes nothing, so nothing is open after it failed.
         let owner = owner.map_err(|status| {

@@ -69,7 +69,9 @@ fn kind_of(code: Code, body: Option<&ErrorBody>) -> ErrorKind {
 
 fn is_retryable(code: Code, body: Option<&ErrorBody>) -> bool {
     match code {
-        Code::Unavailable | Code::Aborted | Code::DeadlineExceeded => true,
+        // A query that does not run will not do so for being asked again.
+        Code::Aborted => body.is_none_or(|body| body.error != ErrorCode::QueryNotRunning as i32),
+        Code::Unavailable | Code::DeadlineExceeded => true,
         Code::FailedPrecondition => is_wrong_server(body),
         Code::ResourceExhausted => body.is_some_and(|body| body.message == producer_error::TABLE_FULL),
         _ => false,
