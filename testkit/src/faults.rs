@@ -26,6 +26,9 @@ pub enum Fault {
     LoseReaderReplies(u32),
     /// Appends never get an answer.
     Hang,
+    /// Every append reaches the server up to so many milliseconds late, also when the client has given it up by then,
+    /// and so before earlier ones.
+    Late(u32),
     /// Appends are acknowledged with invented ids and thrown away.
     ForgetAppends,
     /// Appends that the server refuses are acknowledged with an invented id.

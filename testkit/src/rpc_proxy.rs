@@ -13,8 +13,12 @@ use hstreamdb_proto::api;
 use std::{
     convert::Infallible,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -41,7 +45,25 @@ struct Shared {
     broken: Fault,
     /// Method, and the status it is answered with.
     canned: Mutex<Option<(String, Status)>>,
+    /// Appends that are being kept back.
+    late: AtomicUsize,
     port: u16,
+}
+
+/// An append that is being kept back.
+struct Late(Arc<Shared>);
+
+impl Late {
+    fn new(shared: Arc<Shared>) -> Self {
+        shared.late.fetch_add(1, Ordering::AcqRel);
+        Late(shared)
+    }
+}
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        self.0.late.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Shared {
@@ -90,7 +112,7 @@ impl RpcProxy {
         let port = listener.local_addr()?.port();
         let upstream = Mutex::new(channel(upstream_port)?);
         let (fault, canned) = (Mutex::new(Fault::None), Mutex::new(None));
-        let shared = Arc::new(Shared { upstream, fault, broken, canned, port });
+        let shared = Arc::new(Shared { upstream, fault, broken, canned, late: AtomicUsize::new(0), port });
         let (cut, cuts) = watch::channel(0);
         let service = Proxy { shared: shared.clone() };
         let task = tokio::spawn(async move {
@@ -133,6 +155,11 @@ impl RpcProxy {
     /// Answers every call of `method` with this status from now on; the server is not asked.
     pub fn answer(&self, method: &str, status: i32, message: &str) {
         *self.shared.canned() = Some((method.to_owned(), Status::new(status.into(), message)));
+    }
+
+    /// Appends that were held up and have not been answered by the server.
+    pub fn late(&self) -> usize {
+        self.shared.late.load(Ordering::Acquire)
     }
 
     /// Breaks every connection that is open now; new ones work.
@@ -221,6 +248,7 @@ impl Proxy {
         }
         let response = match (method, fault) {
             ("Append", Fault::Hang) => std::future::pending().await,
+            ("Append", Fault::Late(most)) => self.forward_late(request, most).await?,
             ("Append", Fault::ForgetAppends) => forget(request),
             ("Append" | "ReadShard" | "CreateShardReader", _) => {
                 let lose = self.shared.lose_reply(method);
@@ -252,6 +280,33 @@ impl Proxy {
         match status.filter(|code| *code != Code::Ok).and_then(|code| fault.refusal(method, code)) {
             Some(answer) => Ok(answer_with(answer)),
             None => Ok(response),
+        }
+    }
+
+    /// Forwards an append whatever the client does meanwhile.
+    async fn forward_late(
+        &mut self,
+        request: Request,
+        most: u32,
+    ) -> Result<Response, tonic::transport::Error> {
+        let (head, body) = request.into_parts();
+        let mut body = MessageBody::new(body, Box::new(|message| vec![message]));
+        let Some(Ok(message)) = std::future::poll_fn(|cx| body.poll_message(cx)).await else {
+            return Ok(Status::cancelled("the append was cut off").into_http());
+        };
+        let request = http::Request::from_parts(head, Body::new(MessageBody::holding(message)));
+        let mut proxy = self.clone();
+        let late = Late::new(self.shared.clone());
+        let forwarded = tokio::spawn(async move {
+            let pause = rand::random_range(0..=most);
+            tokio::time::sleep(Duration::from_millis(pause.into())).await;
+            let response = proxy.forward(request).await;
+            drop(late);
+            response
+        });
+        match forwarded.await {
+            Ok(response) => response,
+            Err(error) => Ok(Status::internal(error.to_string()).into_http()),
         }
     }
 

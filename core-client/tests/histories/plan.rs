@@ -82,6 +82,8 @@ pub enum LinkFault {
 #[derive(Debug, Clone, Copy)]
 pub enum ServerFault {
     LostReplies(u32),
+    /// Appends arrive up to so many milliseconds late and out of order, also those that were given up.
+    LateAppends(u32),
     CutAtTheServer,
     /// Without any cleanup; the time is how long it stays away.
     Killed,
@@ -98,22 +100,8 @@ impl Plan {
         let random = &mut StdRng::seed_from_u64(seed);
         let chaos = millis(random, 1200..=2500);
         let calm_consumers = random.random_ratio(1, 4);
-        let server_faults = steps(random, chaos, 150..=900, |random| {
-            let disk = server == ServerKind::Disk;
-            match random.random_range(0..if disk { 10 } else { 7 }) {
-                _ if calm_consumers && random.random_bool(0.7) => {
-                    ServerFault::LostReplies(random.random_range(1..6))
-                }
-                0..=2 => ServerFault::LostReplies(random.random_range(1..6)),
-                3 if !calm_consumers => ServerFault::CutAtTheServer,
-                4 | 5 if !calm_consumers => ServerFault::Killed,
-                6 if !calm_consumers => ServerFault::Stopped,
-                7 if !calm_consumers => ServerFault::FailedSync,
-                8 if disk => ServerFault::SlowSync,
-                9 if disk => ServerFault::FullDisk,
-                _ => ServerFault::LostReplies(1),
-            }
-        });
+        let server_faults =
+            steps(random, chaos, 100..=700, |random| ServerFault::draw(random, server, calm_consumers));
         Plan {
             seed,
             server,
@@ -137,6 +125,25 @@ impl Plan {
     }
 }
 
+impl ServerFault {
+    fn draw(random: &mut StdRng, server: ServerKind, calm: bool) -> ServerFault {
+        let lost = ServerFault::LostReplies(random.random_range(1..6));
+        let late = ServerFault::LateAppends(random.random_range(20..1200));
+        let mut choices = vec![lost, lost, late, late];
+        if server == ServerKind::Disk {
+            choices.extend([ServerFault::SlowSync, ServerFault::FullDisk]);
+        }
+        if !calm {
+            choices.extend([ServerFault::Killed, ServerFault::Killed, ServerFault::Stopped]);
+            choices.push(ServerFault::CutAtTheServer);
+        }
+        if server == ServerKind::Disk && !calm {
+            choices.push(ServerFault::FailedSync);
+        }
+        *choices.choose(random).unwrap_or(&lost)
+    }
+}
+
 impl ProducerPlan {
     fn draw(random: &mut StdRng) -> ProducerPlan {
         let compressions = [Compression::None, Compression::Gzip, Compression::Zstd];
@@ -153,8 +160,8 @@ impl ProducerPlan {
             max_inflight: random.random_range(1..=10),
             flow_records: random.random_range(20..=600),
             when_full,
-            delivery_timeout: if random.random_ratio(1, 3) {
-                millis(random, 200..=1500)
+            delivery_timeout: if random.random() {
+                millis(random, 100..=1000)
             } else {
                 Duration::from_secs(30)
             },

@@ -9,7 +9,7 @@ use super::{
 };
 use futures::{FutureExt as _, future::join_all};
 use hstream_testkit::{
-    Ending,
+    Ending, eventually,
     history::{Event, History, Id, Summary},
 };
 use hstreamdb::{StartFrom, StreamOptions, SubscriptionOptions};
@@ -118,6 +118,7 @@ async fn run(plan: &Plan, history: &Arc<History>) -> Result<String, String> {
         producers.close(PATIENCE).await.unwrap();
         // What the network still held has arrived or never will.
         world.producers.cut(Ending::Reset);
+        eventually("what was late", PATIENCE, || async { world.has_settled().then_some(()) }).await;
         phase.send_replace(Phase::Drain);
         let direct = world.direct().await;
         let mut stored = everything(&direct, STREAM).await;

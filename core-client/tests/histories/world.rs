@@ -96,6 +96,11 @@ impl World {
                     sleep(step.lasting).await;
                     self.proxy.set(Fault::None);
                 }
+                ServerFault::LateAppends(most) => {
+                    self.proxy.set(Fault::Late(most));
+                    sleep(step.lasting).await;
+                    self.proxy.set(Fault::None);
+                }
                 ServerFault::CutAtTheServer => self.proxy.cut_connections(),
                 ServerFault::Killed => self.end(false, step.lasting).await,
                 ServerFault::Stopped => self.end(true, step.lasting).await,
@@ -126,6 +131,11 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Whether all that was held up on its way to the server has arrived.
+    pub fn has_settled(&self) -> bool {
+        self.proxy.late() == 0
     }
 
     /// Ends the server and starts it again after a while.
