@@ -6,6 +6,7 @@ mod node_under_test;
 
 mod cluster;
 mod consumer;
+mod faults;
 mod observing;
 mod producer;
 mod reader;

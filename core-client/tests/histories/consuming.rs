@@ -19,6 +19,8 @@ use tokio::{sync::watch, time::timeout};
 
 /// What a consumer that leaves in order is given, at the end of everything.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// A session that says nothing for so long is asked whether it still is one.
+const PROBE_MS: u32 = 200;
 /// How long a last consumer waits for what must not come.
 const QUIET: Duration = Duration::from_millis(300);
 
@@ -98,7 +100,9 @@ impl Consuming {
                 .consumer(&self.name)
                 .ack_max_age(Duration::from_millis(random.random_range(0..60)))
                 .ack_max_records(random.random_range(1..200))
-                .prefetch_batches(of.prefetch_batches);
+                .prefetch_batches(of.prefetch_batches)
+                .set("probe_interval_ms", PROBE_MS)
+                .unwrap();
             let number = self.history.attach(self.number, calm);
             let restarts = self.restarts.count();
             match builder.start().await {
@@ -227,7 +231,7 @@ impl Member<'_> {
             if self.restarts == self.all.restarts.count() {
                 self.all.history.confirm(self.number);
             }
-        } else if limit == PATIENCE && !report.clean {
+        } else if limit == PATIENCE {
             let complaint = format!("consumer {} did not leave cleanly: {report:?}", self.number);
             self.all.complain(complaint);
         }

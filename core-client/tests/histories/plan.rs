@@ -186,7 +186,8 @@ impl SubscriptionPlan {
 
 fn link_fault(random: &mut StdRng) -> LinkFault {
     let way = if random.random() { Way::ToServer } else { Way::ToClient };
-    let ending = if random.random() { Ending::Reset } else { Ending::Close };
+    let endings = [Ending::Reset, Ending::Close, Ending::Silence];
+    let ending = *endings.choose(random).unwrap_or(&Ending::Reset);
     match random.random_range(0..12) {
         0 | 1 => LinkFault::Slow { latency: millis(random, 1..=80), jitter: millis(random, 0..=40) },
         2 => LinkFault::Throttled(random.random_range(2_000..200_000)),

@@ -2,7 +2,7 @@
 
 use super::producing::id;
 use hstream_testkit::history::{Event, History, Id, record_of};
-use hstreamdb::{Client, Offset, ReceivedBatch};
+use hstreamdb::{Client, Offset, ReaderBuilder, ReceivedBatch};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use std::{
     sync::{
@@ -53,7 +53,7 @@ impl Reading {
         loop {
             let number = self.history.open(None);
             self.followed.store(0, Ordering::Release);
-            match self.client.stream_reader(&self.stream).open().await {
+            match self.probing(self.client.stream_reader(&self.stream)).open().await {
                 Ok(reader) => {
                     while let Ok(Some(batch)) = reader.next_batch().await {
                         self.note(number, &batch);
@@ -77,7 +77,7 @@ impl Reading {
                 None => self.client.stream_reader(&self.stream),
             };
             let number = self.history.open(shard);
-            let Ok(reader) = builder.until(Offset::Latest).open().await else { continue };
+            let Ok(reader) = self.probing(builder).until(Offset::Latest).open().await else { continue };
             let read = async {
                 while let Some(batch) = reader.next_batch().await? {
                     self.note(number, &batch);
@@ -94,6 +94,11 @@ impl Reading {
                 }
             }
         }
+    }
+
+    /// A connection that says nothing for a while is tried.
+    fn probing(&self, builder: ReaderBuilder) -> ReaderBuilder {
+        builder.set("probe_interval_ms", 200).unwrap()
     }
 
     fn note(&self, reader: u32, batch: &ReceivedBatch) {

@@ -40,11 +40,15 @@ pub(super) async fn carry(
     let cuts = conditions.borrow().cuts;
     let cut = cut(conditions.clone(), cuts);
     tokio::pin!(cut);
+    let thaw = async { conditions.wait_for(|now| !now.frozen).await.map(|now| now.target) };
     let target = tokio::select! {
         // Accepted, and nothing comes of it until the link resumes.
-        Ok(now) = conditions.wait_for(|now| !now.frozen) => now.target,
+        Ok(target) = thaw => target,
         ending = &mut cut => {
             count(&counters.broken);
+            if ending == Ending::Silence {
+                swallow(&mut client).await;
+            }
             finish(&client, ending);
             return;
         }
@@ -78,12 +82,22 @@ pub(super) async fn carry(
             } => ended.err().unwrap_or(Ending::Close),
         }
     };
-    finish(&client, ending);
     finish(&server, ending);
+    drop(server);
+    if ending == Ending::Silence {
+        swallow(&mut client).await;
+    }
+    finish(&client, ending);
+}
+
+/// Takes whatever comes until the peer gives up by itself.
+async fn swallow(client: &mut TcpStream) {
+    let mut buffer = vec![0; PIECE];
+    while let Ok(1..) = client.read(&mut buffer).await {}
 }
 
 fn finish(socket: &TcpStream, ending: Ending) {
-    if ending == Ending::Reset {
+    if ending != Ending::Close {
         // The socket is about to be dropped, which then sends RST instead of FIN.
         let _ = socket.set_zero_linger();
     }

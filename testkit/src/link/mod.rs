@@ -55,6 +55,9 @@ pub enum Ending {
     Close,
     /// RST, as from a machine that knows nothing of the connection.
     Reset,
+    /// Without a word: the server is told by RST, the client never, as when a machine or an address translation on the
+    /// way is gone.
+    Silence,
 }
 
 /// What one direction is like. The default is a good network.

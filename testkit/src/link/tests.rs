@@ -132,7 +132,7 @@ async fn a_cut_is_a_reset_or_an_end_as_asked() {
 #[tokio::test]
 async fn a_connection_ends_after_the_bytes_it_is_given() {
     let link = echo().await;
-    for ending in [Ending::Reset, Ending::Close] {
+    for ending in [Ending::Reset, Ending::Close, Ending::Silence] {
         let mut socket = connect(&link).await;
         say(&mut socket, b"not counted").await.unwrap();
         link.set(Way::ToClient, Flow { ends_after: Some((5, ending)), ..Flow::default() });
@@ -143,6 +143,7 @@ async fn a_connection_ends_after_the_bytes_it_is_given() {
         match ending {
             Ending::Reset => assert_eq!(end(&mut socket).await, Err(ErrorKind::ConnectionReset)),
             Ending::Close => assert_eq!(end(&mut socket).await, Ok(Vec::new())),
+            Ending::Silence => assert!(is_silent(&mut socket).await),
         }
         link.resume();
     }
@@ -252,4 +253,22 @@ async fn a_stalled_reader_stops_the_sender() {
         }
     });
     assert!(written.await.is_err(), "64 MiB were taken by a link that passes on 1 KB a second");
+}
+
+#[tokio::test]
+async fn silence_is_heard_by_the_server_only() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let link = Link::start(listener.local_addr().unwrap().port(), 7).await.unwrap();
+    let mut client = connect(&link).await;
+    let (mut server, _) = listener.accept().await.unwrap();
+    client.write_all(b"x").await.unwrap();
+    assert_eq!(timeout(PATIENCE, server.read_u8()).await.unwrap().unwrap(), b'x');
+    link.cut(Ending::Silence);
+    assert_eq!(end(&mut server).await, Err(ErrorKind::ConnectionReset));
+    client.write_all(b"into the void").await.unwrap();
+    assert!(is_silent(&mut client).await);
+    link.resume();
+    assert!(is_silent(&mut client).await, "it is for good");
+    connect(&link).await;
+    timeout(PATIENCE, listener.accept()).await.expect("new ones work").unwrap();
 }
