@@ -1,10 +1,11 @@
-//! Client of HStreamDB: batching, routing, flow control, acks and discovery, once for all languages.
+#![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
 
 mod admin;
 mod client;
 mod cluster;
 mod codec;
+pub mod compat;
 mod consumer;
 mod error;
 mod metrics;

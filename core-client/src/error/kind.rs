@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What kind of failure an [`Error`] is. Names, class names and numbers never change their meaning.
+/// What kind of failure an [`Error`](super::Error) is. Names, class names and numbers never change their meaning.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
