@@ -6,7 +6,7 @@ const INTERFACES = [
   ['subscription', 'SubscriptionOptions', 'Options of `createSubscription`.'],
   ['producer', 'ProducerOptions', 'Options of `client.producer`.'],
   ['consumer', 'ConsumerOptions', 'Options of `client.consumer`.'],
-  ['reader', 'ReaderOptions', 'Options of `client.shardReader`, `client.streamReader` and `client.keyReader`.'],
+  ['reader', 'ReaderOptions', 'Options of the readers.'],
 ]
 // Not options of an application.
 const HIDDEN = new Set(['client.user_agent_lang', 'client.url'])

@@ -53,6 +53,7 @@
     unsubscribe/2,
     shard_reader/4,
     stream_reader/3,
+    single_shard_reader/3,
     key_reader/4,
     read/2,
     close_reader/1,
@@ -350,6 +351,11 @@ shard_reader(Client, Stream, ShardId, Options) ->
 -spec stream_reader(client(), unicode:chardata(), options()) -> {ok, reader()} | {error, error()}.
 stream_reader(Client, Stream, Options) ->
     call(hstreamdb_nif:stream_reader(Client, text(Stream), bounds(Options))).
+
+%% @doc Opens a reader of a stream that has one shard only: the stream's name is enough.
+-spec single_shard_reader(client(), unicode:chardata(), options()) -> {ok, reader()} | {error, error()}.
+single_shard_reader(Client, Stream, Options) ->
+    call(hstreamdb_nif:single_shard_reader(Client, text(Stream), bounds(Options))).
 
 %% @doc Opens a reader of the records of one key.
 -spec key_reader(client(), unicode:chardata(), unicode:chardata(), options()) ->

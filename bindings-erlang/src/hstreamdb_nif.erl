@@ -31,6 +31,7 @@
     unsubscribe/2,
     shard_reader/4,
     stream_reader/3,
+    single_shard_reader/3,
     key_reader/4,
     read/2,
     close_reader/1,
@@ -65,6 +66,7 @@
     unsubscribe/2,
     shard_reader/4,
     stream_reader/3,
+    single_shard_reader/3,
     key_reader/4,
     read/2,
     close_reader/1,
@@ -110,6 +112,7 @@ ack_batch(_Consumer, _Batch) -> erlang:nif_error(not_loaded).
 unsubscribe(_Consumer, _TimeoutMs) -> erlang:nif_error(not_loaded).
 shard_reader(_Client, _Stream, _ShardId, _Options) -> erlang:nif_error(not_loaded).
 stream_reader(_Client, _Stream, _Options) -> erlang:nif_error(not_loaded).
+single_shard_reader(_Client, _Stream, _Options) -> erlang:nif_error(not_loaded).
 key_reader(_Client, _Stream, _Key, _Options) -> erlang:nif_error(not_loaded).
 read(_Reader, _TimeoutMs) -> erlang:nif_error(not_loaded).
 close_reader(_Reader) -> erlang:nif_error(not_loaded).

@@ -339,6 +339,16 @@ impl NativeClient {
     }
 
     #[napi]
+    pub fn single_shard_reader<'env>(
+        &self,
+        env: &'env Env,
+        stream: String,
+        options: Vec<OptionEntry>,
+    ) -> Result<Object<'env>> {
+        open(env, self.inner.single_shard_reader(&stream), options)
+    }
+
+    #[napi]
     pub fn key_reader<'env>(
         &self,
         env: &'env Env,

@@ -177,6 +177,11 @@ export class HStreamClient implements AsyncDisposable {
     return new StreamReader(await native(async () => this.#native.streamReader(stream, toEntries(options))))
   }
 
+  /** Reads a stream that has one shard only: the stream's name is enough. */
+  async singleShardReader(stream: string, options?: ReaderOptions): Promise<ShardReader> {
+    return new ShardReader(await native(async () => this.#native.singleShardReader(stream, toEntries(options))))
+  }
+
   /** Reads the records of one key. */
   async keyReader(stream: string, key: string, options?: ReaderOptions): Promise<KeyReader> {
     return new KeyReader(await native(async () => this.#native.keyReader(stream, key, toEntries(options))))

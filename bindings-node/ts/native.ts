@@ -84,6 +84,7 @@ export interface NativeClient {
   consumer(subscription: string, options: OptionEntry[]): Promise<NativeConsumer>
   shardReader(stream: string, shard: bigint, options: OptionEntry[]): Promise<NativeReader>
   streamReader(stream: string, options: OptionEntry[]): Promise<NativeReader>
+  singleShardReader(stream: string, options: OptionEntry[]): Promise<NativeReader>
   keyReader(stream: string, key: string, options: OptionEntry[]): Promise<NativeReader>
   close(timeoutMs: number): Promise<void>
 }

@@ -8,12 +8,24 @@ export type Offset = 'earliest' | 'latest' | RecordId | Date | number | (string 
 export interface ClientOptions {
   /** Several such addresses; added to url. */
   urls?: string[]
+  /** Hosts without a scheme, such as host or host:6570 or [::1]:6570; added to url and urls. */
+  hosts?: string[]
+  /** Whether to speak TLS where only hosts are given; urls say so by their scheme. */
+  tls?: boolean
   /** Certificates in PEM that the servers' certificates must lead to. Default: the system's. */
   tlsCaPem?: string | Uint8Array
   /** The client's certificate chain in PEM, for mutual TLS; together with tls_key_pem. */
   tlsCertPem?: string | Uint8Array
   /** The client's private key in PEM, for mutual TLS; together with tls_cert_pem. */
   tlsKeyPem?: string | Uint8Array
+  /** File with what tls_ca_pem holds; read when connecting. The one set last counts, so for all three files. */
+  tlsCaPath?: string
+  /** File with what tls_cert_pem holds. */
+  tlsCertPath?: string
+  /** File with what tls_key_pem holds. */
+  tlsKeyPath?: string
+  /** Whether to trust the system's certificates besides those of tls_ca_pem. Default: false. */
+  tlsUseSystemRoots?: boolean
   /** Name the servers' certificates must carry, instead of the host connected to. */
   tlsDomainName?: string
   /** Sent as `authorization: Basic <token>`, as the published clients do; a value that begins with `Basic ` or `Bearer ` is sent as it is. */
@@ -28,6 +40,8 @@ export interface ClientOptions {
   hostMapping?: Record<string, string>
   /** Deadline of one try of a call. Unit: milliseconds. Default: 5000. */
   requestTimeoutMs?: number
+  /** Deadline of a call altogether: tries and the pauses between them. Unit: milliseconds. Default: 30000. */
+  totalTimeoutMs?: number
   /** Deadline of connecting: of one connection, and of finding the first node that answers. Unit: milliseconds. Default: 5000. */
   connectTimeoutMs?: number
   /** Tries of a call altogether; 1 never retries. Default: 5. */
@@ -40,6 +54,10 @@ export interface ClientOptions {
   discoveryIntervalMs?: number
   /** Largest message accepted from a server. Unit: bytes. Default: 33554432. */
   maxReceiveBytes?: number
+  /** Connections per node that calls and appends take in turn. Consumers and readers have their own. Unit: connections. Default: 1. */
+  channelsPerNode?: number
+  /** Pause between two HTTP/2 pings on an idle connection; 0 sends none, and TCP finds dead peers. Published servers end connections that ping more often than every 300000. Unit: milliseconds. Default: 0. */
+  http2KeepaliveMs?: number
 }
 
 /** Options of `createStream`. */
@@ -124,14 +142,22 @@ export interface ConsumerOptions {
   probeIntervalMs?: number
 }
 
-/** Options of `client.shardReader`, `client.streamReader` and `client.keyReader`. */
+/** Options of the readers. */
 export interface ReaderOptions {
-  /** Where to start: earliest, latest, a record id, or milliseconds since 1970. Default: earliest. */
+  /** Where to start: earliest, latest, a record id, milliseconds since 1970, or the position of an earlier reader. Default: earliest. */
   from?: Offset
-  /** Where to end, in the same forms. Default: never. */
+  /** Where to end: latest, a record id, or milliseconds since 1970, as of when the reader is opened. Default: never. */
   until?: Offset
   /** End after this many batches; 0 is without limit. Unit: batches. Default: 0. */
   maxBatches?: number
-  /** Longest wait for the next batch before it fails as timed out; 0 waits without limit. Unit: milliseconds. Default: 0. */
+  /** Longest wait for the next batch before it fails as timed out; 0 waits without limit. For a polled reader: how long a read waits when nothing is there; 0 answers at once. Unit: milliseconds. Default: 0. */
   timeoutMs?: number
+  /** Bytes of batches received ahead of the application, over all shards. One message per shard and what is on the way come on top. Unit: bytes. Default: 16777216. */
+  prefetchBytes?: number
+  /** Batches received ahead of the application, over all shards. Unit: batches. Default: 100. */
+  prefetchBatches?: number
+  /** How long a connection may say nothing before it is tried with an echo; 0 never tries it. Unit: milliseconds. Default: 15000. */
+  probeIntervalMs?: number
+  /** Id of a polled reader on the server. Default: reader- and 16 random hexadecimal digits. */
+  readerId?: string
 }

@@ -41,7 +41,7 @@ export abstract class Reader implements AsyncIterable<ReceivedBatch>, AsyncDispo
   }
 }
 
-/** Reads one shard in order. Made by `client.shardReader`. */
+/** Reads one shard in order. Made by `client.shardReader` and `client.singleShardReader`. */
 export class ShardReader extends Reader {}
 /** Reads all shards of a stream; ordered within each shard. Made by `client.streamReader`. */
 export class StreamReader extends Reader {}

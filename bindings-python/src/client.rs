@@ -320,6 +320,17 @@ impl Client {
         self.reader(py, stream, self.core.stream_reader(stream), options)
     }
 
+    /// A reader of a stream that has one shard only, opened by `async with` or `await`; the stream's name is enough.
+    #[pyo3(signature = (stream, **options))]
+    fn single_shard_reader(
+        &self,
+        py: Python<'_>,
+        stream: &str,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Reader> {
+        self.reader(py, stream, self.core.single_shard_reader(stream), options)
+    }
+
     /// A reader of the records of one key, opened by `async with` or `await`.
     #[pyo3(signature = (stream, key, **options))]
     fn key_reader(

@@ -81,6 +81,8 @@ run(<<"open_reader">>, #{<<"kind">> := Kind, <<"stream">> := Stream, <<"options"
                 hstreamdb:shard_reader(client(State), Stream, Shard, Options);
             <<"stream">> ->
                 hstreamdb:stream_reader(client(State), Stream, Options);
+            <<"single">> ->
+                hstreamdb:single_shard_reader(client(State), Stream, Options);
             <<"key">> ->
                 hstreamdb:key_reader(client(State), Stream, maps:get(<<"key">>, Command), Options);
             _ ->

@@ -107,6 +107,7 @@ const commands = {
     const open = {
       shard: () => client.shardReader(stream, BigInt(shard), options),
       stream: () => client.streamReader(stream, options),
+      single: () => client.singleShardReader(stream, options),
       key: () => client.keyReader(stream, key, options),
     }
     if (!(kind in open)) throw new UnimplementedError(`there are no ${kind} readers`, { kind: 'unimplemented' })

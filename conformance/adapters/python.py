@@ -166,6 +166,8 @@ class Adapter(Admin):
             self.reader = await self.client.shard_reader(stream, int(shard), **options)
         elif kind == "stream":
             self.reader = await self.client.stream_reader(stream, **options)
+        elif kind == "single":
+            self.reader = await self.client.single_shard_reader(stream, **options)
         elif kind == "key":
             self.reader = await self.client.key_reader(stream, key, **options)
         else:

@@ -1,9 +1,9 @@
-//! Reading history: all of it up to now, since a time, one key, and going on where an earlier run stopped. Readers keep
+//! Reading history: all of it up to now, one key, and going on where an earlier run stopped. Readers keep
 //! nothing on the server and disturb no subscription.
 //!
 //! `cargo run --example replay`, with a server at `HSTREAM_URL` (default `hstream://127.0.0.1:6570`).
 
-use hstreamdb::{Client, DeleteStreamOptions, Offset, Record, Result, StreamOptions};
+use hstreamdb::{Client, DeleteStreamOptions, Offset, Record, Result, StreamOptions, StreamPosition};
 use std::{collections::BTreeMap, time::Duration};
 
 #[tokio::main]
@@ -48,14 +48,19 @@ pub async fn run(url: &str) -> Result<()> {
     }
     println!("account-3 has {seen} records");
 
-    // Since a moment, of one shard: what it holds, and then what comes.
-    let shard = client.list_shards(stream).await?.into_iter().next().map(|shard| shard.id);
-    if let Some(shard) = shard {
-        let reader =
-            client.shard_reader(stream, shard).from(Offset::Timestamp(0)).max_batches(1).open().await?;
-        if let Some(batch) = reader.next_batch().await? {
-            println!("shard {shard} begins with {:?}", batch.ids().first());
-        }
+    // A part today, the rest tomorrow: a position is a line of text that can be kept anywhere.
+    let reader = client.stream_reader(stream).max_batches(5).open().await?;
+    let mut today = 0;
+    while let Some(batch) = reader.next_batch().await? {
+        today += batch.len();
     }
+    let kept = reader.position().to_string();
+    let position: StreamPosition = kept.parse()?;
+    let reader = client.stream_reader(stream).from(position).until(Offset::Latest).open().await?;
+    let mut tomorrow = 0;
+    while let Some(batch) = reader.next_batch().await? {
+        tomorrow += batch.len();
+    }
+    println!("{today} records read, {tomorrow} behind {kept}");
     client.close(Duration::from_secs(10)).await
 }

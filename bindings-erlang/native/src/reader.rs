@@ -50,6 +50,16 @@ fn stream_reader<'a>(
 }
 
 #[rustler::nif]
+fn single_shard_reader<'a>(
+    env: Env<'a>,
+    client: ResourceArc<ClientResource>,
+    stream: String,
+    options: Vec<Given>,
+) -> Term<'a> {
+    open(env, client.0.single_shard_reader(&stream), options)
+}
+
+#[rustler::nif]
 fn key_reader<'a>(
     env: Env<'a>,
     client: ResourceArc<ClientResource>,

@@ -3,14 +3,16 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use hstreamdb::{
     Client, ClientBuilder, Consumer, ConsumerBuilder, DeleteStreamOptions, Error, ErrorKind, OptionValue,
-    Producer, ProducerBuilder, Reader, ReaderBuilder, ReceivedBatch, RecordBatch, RecordId, StreamOptions,
-    SubscriptionOptions,
+    PolledReader, PolledReaderBuilder, Producer, ProducerBuilder, Reader, ReaderBuilder, ReceivedBatch,
+    RecordBatch, RecordId, StreamOptions, SubscriptionOptions,
 };
 use serde_json::{Value, json};
 use std::{collections::HashMap, time::Duration};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, stdin, stdout};
 
 const CLOSE: Duration = Duration::from_secs(20);
+/// Longest wait of one poll.
+const POLL: Duration = Duration::from_millis(100);
 
 #[derive(Default)]
 struct Adapter {
@@ -18,7 +20,13 @@ struct Adapter {
     client: Option<Client>,
     producer: Option<Producer>,
     consumers: HashMap<String, Consumer>,
-    reader: Option<Reader>,
+    reader: Option<AnyReader>,
+}
+
+#[derive(Clone)]
+enum AnyReader {
+    Stream(Reader),
+    Polled(PolledReader),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -145,11 +153,11 @@ impl Adapter {
             }
             "open_reader" => self.reader = Some(self.open_reader(command).await?),
             "read" => return self.read(command).await,
-            "close_reader" => {
-                if let Some(reader) = self.reader.take() {
-                    reader.close();
-                }
-            }
+            "close_reader" => match self.reader.take() {
+                Some(AnyReader::Stream(reader)) => reader.close(),
+                Some(AnyReader::Polled(reader)) => reader.close().await?,
+                None => {}
+            },
             "close" => self.client()?.close(CLOSE).await?,
             _ => return admin(&self.client()?, command).await,
         }
@@ -217,19 +225,34 @@ impl Adapter {
         }
     }
 
-    async fn open_reader(&self, command: &Value) -> Result<Reader, Error> {
+    async fn open_reader(&self, command: &Value) -> Result<AnyReader, Error> {
         let (client, stream) = (self.client()?, text(command, "stream"));
+        if text(command, "kind") == "polled" {
+            let builder = client.polled_reader(stream, shard(command)?).timeout(POLL);
+            let reader = set_all(builder, command, PolledReaderBuilder::set)?.open().await?;
+            return Ok(AnyReader::Polled(reader));
+        }
         let builder = match text(command, "kind") {
             "shard" => client.shard_reader(stream, shard(command)?),
             "stream" => client.stream_reader(stream),
             "key" => client.key_reader(stream, text(command, "key")),
+            "single" => client.single_shard_reader(stream),
             other => return Err(missing(&format!("reader of kind {other:?}"))),
         };
-        set_all(builder, command, ReaderBuilder::set)?.open().await
+        Ok(AnyReader::Stream(set_all(builder, command, ReaderBuilder::set)?.open().await?))
     }
 
     async fn read(&self, command: &Value) -> Result<Value, Error> {
-        let reader = self.reader.clone().ok_or_else(|| missing("reader"))?;
+        let reader = match self.reader.clone().ok_or_else(|| missing("reader"))? {
+            AnyReader::Stream(reader) => reader,
+            AnyReader::Polled(reader) => {
+                let mut all = Vec::new();
+                for batch in reader.read(10).await? {
+                    all.extend(records(&batch)?.as_array().cloned().unwrap_or_default());
+                }
+                return Ok(json!({ "records": all, "end": false }));
+            }
+        };
         let within = Duration::from_millis(command["timeout_ms"].as_u64().unwrap_or(1000));
         match tokio::time::timeout(within, reader.next_batch()).await {
             Err(_) => Ok(json!({ "records": [], "end": false })),
