@@ -31,6 +31,7 @@ const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const TCP_KEEPALIVE_PROBES: u32 = 4;
 /// The same for a stream that has something to say: without it, acknowledgements sent into a black hole are
 /// repeated by the kernel for a quarter of an hour. As long as keepalive takes.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(40);
 /// How long the answer to an HTTP/2 ping may take, where pings are on.
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);

@@ -190,7 +190,11 @@ async fn p07_all_tries_together_have_a_deadline() {
 #[tokio::test]
 async fn p07_a_call_that_is_dropped_is_reset_on_the_wire() {
     let peer = WirePeer::start(|_| Reply::Silence).await;
-    let client = soon(Client::connect(&format!("hstream://{}", peer.address()))).await.unwrap();
+    // No deadline of either side may be what ends it.
+    let long = Duration::from_secs(600);
+    let client =
+        Client::builder().url(format!("hstream://{}", peer.address())).request_timeout(long).unwrap();
+    let client = soon(client.total_timeout(long).unwrap().connect()).await.unwrap();
     let call = tokio::spawn({
         let client = client.clone();
         async move { client.echo("x").await }
