@@ -1,6 +1,7 @@
 //! Finding a cluster, staying with it when nodes fail, and leaving it.
 
 mod node_under_test;
+mod relay;
 
 use hstream_server::{
     auth::Tokens,
@@ -8,14 +9,12 @@ use hstream_server::{
 };
 use hstreamdb::{Client, ClientEvent, ErrorKind, StreamOptions};
 use node_under_test::{TestNode, soon};
+use relay::{Network, Relay};
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},
 };
-use tokio::{
-    net::{TcpListener, TcpSocket, TcpStream},
-    sync::watch,
-};
+use tokio::net::{TcpListener, TcpSocket};
 
 /// An address where nobody listens, as long as the socket that holds it is kept.
 fn deaf_address() -> (TcpSocket, SocketAddr) {
@@ -23,35 +22,6 @@ fn deaf_address() -> (TcpSocket, SocketAddr) {
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = socket.local_addr().unwrap();
     (socket, address)
-}
-
-/// Forwards connections until it is told to swallow everything, as a broken network does.
-struct Relay {
-    address: SocketAddr,
-    swallow: watch::Sender<bool>,
-}
-
-impl Relay {
-    async fn to(target: SocketAddr) -> Relay {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (swallow, swallowing) = watch::channel(false);
-        tokio::spawn(async move {
-            while let Ok((mut inbound, _)) = listener.accept().await {
-                let mut swallowing = swallowing.clone();
-                tokio::spawn(async move {
-                    let Ok(mut outbound) = TcpStream::connect(target).await else { return };
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut inbound, &mut outbound) => return,
-                        _ = async { swallowing.wait_for(|swallow| *swallow).await.is_ok() } => {}
-                    }
-                    // Both connections stay open and silent until the test ends.
-                    let _ = swallowing.wait_for(|swallow| !*swallow).await;
-                });
-            }
-        });
-        Relay { address, swallow }
-    }
 }
 
 #[tokio::test]
@@ -142,14 +112,14 @@ async fn a_read_moves_on_when_its_connection_falls_silent_and_a_write_says_what_
     let node = TestNode::start().await;
     let relay = Relay::to(node.address()).await;
     let client = Client::builder()
-        .url(format!("hstream://{}", relay.address))
+        .url(format!("hstream://{}", relay.address()))
         .request_timeout(Duration::from_millis(1500))
         .unwrap()
         .connect();
     let client = soon(client).await.unwrap();
     let mut events = client.events();
     client.create_stream("before", StreamOptions::new()).await.unwrap();
-    relay.swallow.send(true).unwrap();
+    relay.set(Network::Silent);
 
     // Creating must not be repeated: its outcome is open.
     let error = soon(client.create_stream("lost", StreamOptions::new())).await.unwrap_err();
@@ -167,15 +137,15 @@ async fn a_read_moves_on_when_its_connection_falls_silent_and_a_write_says_what_
             }
         }
     });
-    assert_eq!(suspect.await.to_string(), relay.address.to_string());
+    assert_eq!(suspect.await.to_string(), relay.address().to_string());
 }
 
 #[tokio::test]
 async fn closing_ends_calls_under_way_and_everything_after() {
     let node = TestNode::start().await;
     let relay = Relay::to(node.address()).await;
-    let client = Client::connect(&format!("hstream://{}", relay.address)).await.unwrap();
-    relay.swallow.send(true).unwrap();
+    let client = Client::connect(&format!("hstream://{}", relay.address())).await.unwrap();
+    relay.set(Network::Silent);
     let waiting = tokio::spawn({
         let client = client.clone();
         async move { client.list_streams().await }
@@ -194,14 +164,14 @@ async fn closing_ends_calls_under_way_and_everything_after() {
 async fn host_mapping_decides_where_discovered_nodes_are_reached() {
     let node = TestNode::start().await;
     let relay = Relay::to(node.address()).await;
-    let mapping = vec![(node.address().to_string(), relay.address.to_string())];
+    let mapping = vec![(node.address().to_string(), relay.address().to_string())];
     let client = Client::builder()
         .url(format!("hstream://{}", node.address()))
         .set("host_mapping", mapping)
         .unwrap()
         .connect();
     let client = soon(client).await.unwrap();
-    assert_eq!(client.nodes()[0].address.to_string(), relay.address.to_string());
+    assert_eq!(client.nodes()[0].address.to_string(), relay.address().to_string());
 }
 
 #[tokio::test]

@@ -97,17 +97,29 @@ async fn p12_the_list_is_refreshed_in_the_background_and_never_on_the_way_of_a_c
 }
 
 #[tokio::test]
-async fn p12_states_are_honoured_and_their_changes_are_told() {
+async fn p12_nodes_that_do_not_run_are_left_alone_when_others_fail() {
+    let script = Script::default();
+    let members =
+        [Member::start(1, &script).await, Member::start(2, &script).await, Member::start(3, &script).await];
+    let states = [api::NodeState::Running, api::NodeState::Starting, api::NodeState::Running];
+    script.nodes(&[(&members[0], states[0]), (&members[1], states[1]), (&members[2], states[2])]);
+    // Whom a client tries next is a matter of chance, so there are many.
+    let clients = join_all((0..30).map(|_| quiet(url(&[members[0].address()])).connect()));
+    let clients: Vec<Client> = soon(clients).await.into_iter().map(Result::unwrap).collect();
+    members[0].relay.go_down().await;
+    for answer in soon(join_all(clients.iter().map(|client| client.echo("x")))).await {
+        answer.unwrap();
+    }
+    assert_eq!((members[1].calls("Echo"), members[2].calls("Echo")), (0, 30));
+}
+
+#[tokio::test]
+async fn p12_changes_of_state_are_told() {
     let script = Script::default();
     let (one, two) = (Member::start(1, &script).await, Member::start(2, &script).await);
     script.nodes(&[(&one, api::NodeState::Running), (&two, api::NodeState::Starting)]);
     let client = soon(quiet(url(&[one.address()])).connect()).await.unwrap();
     let mut events = client.events();
-    for _ in 0..20 {
-        soon(client.echo("x")).await.unwrap();
-    }
-    assert_eq!(two.calls("Echo"), 0, "it only starts");
-
     script.nodes(&[(&one, api::NodeState::Unavailable), (&two, api::NodeState::Running)]);
     soon(client.refresh_nodes()).await.unwrap();
     let mut told = Vec::new();
