@@ -139,10 +139,11 @@ impl Cluster {
         if let Some(owned) = target.resource() {
             self.forget_owner(&owned);
         }
-        if let Some(node) = node
-            && !tried.contains(&node)
-        {
-            tried.push(node);
+        if let Some(node) = node {
+            self.0.members.leave(&node);
+            if !tried.contains(&node) {
+                tried.push(node);
+            }
         }
         let Some(pause) = pauses.next() else { return false };
         // Somewhere else nothing has failed yet, so there is nothing to wait for.
@@ -184,7 +185,7 @@ impl Cluster {
         match f(client).await {
             Ok(response) => {
                 if matches!(target, Target::Any) {
-                    self.prefer(&node);
+                    self.prefer_if_free(&node);
                 } else {
                     self.trust(&node);
                 }

@@ -15,7 +15,6 @@ use http::Uri;
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use std::{
     error::Error as StdError,
-    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -33,6 +32,8 @@ const TCP_KEEPALIVE_PROBES: u32 = 4;
 /// repeated by the kernel for a quarter of an hour. As long as keepalive takes.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(40);
+/// How much later than this client the channel gives up connecting.
+const CHANNEL_MARGIN: Duration = Duration::from_millis(250);
 /// How long the answer to an HTTP/2 ping may take, where pings are on.
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -40,8 +41,6 @@ const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Clone)]
 pub(crate) struct ConnectionSettings {
     pub tls: Option<ClientTlsConfig>,
-    /// Whether certificates must carry a name of the user's instead of the host connected to.
-    pub tls_name_is_given: bool,
     pub headers: CallHeaders,
     pub names: Names,
     pub user_agent: String,
@@ -101,7 +100,7 @@ impl Dialer {
         let endpoint = endpoint.initial_stream_window_size(window);
         let line = Line::new(address.clone(), self.lines.clone(), self.settings.tls.is_some());
         let connector = self.connector(line.clone());
-        // The endpoint's own timeout does not cover a peer that accepts and stays silent under TLS.
+        // Resolving the name, all addresses and the handshake of TLS included.
         let result = tokio::time::timeout(limit, endpoint.connect_with_connector(connector)).await;
         let error = match result {
             Ok(Ok(channel)) => {
@@ -122,7 +121,8 @@ impl Dialer {
         // An IPv6 zone does not fit into a URI; such hosts fail here with a sentence.
         let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))?
             .user_agent(settings.user_agent.clone())?
-            .connect_timeout(settings.connect_timeout);
+            // For connections that the channel makes by itself; ours are ended before it, with better words.
+            .connect_timeout(settings.connect_timeout.saturating_add(CHANNEL_MARGIN));
         if let Some(every) = settings.http2_keepalive {
             endpoint = endpoint
                 .http2_keep_alive_interval(every)
@@ -130,12 +130,7 @@ impl Dialer {
                 .keep_alive_while_idle(true);
         }
         if let Some(tls) = &settings.tls {
-            let mut tls = tls.clone();
-            // In a URI an IPv6 address has brackets, in a certificate it has none.
-            if !settings.tls_name_is_given && address.host().parse::<IpAddr>().is_ok() {
-                tls = tls.domain_name(address.host());
-            }
-            endpoint = endpoint.tls_config(tls)?;
+            endpoint = endpoint.tls_config(tls.clone())?;
         }
         Ok(endpoint)
     }

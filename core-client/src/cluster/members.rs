@@ -164,11 +164,26 @@ impl Members {
     /// Prefers a node for calls that any node can answer, so that one connection serves them all. Tells whether it was
     /// suspect until now.
     pub(crate) fn prefer(&self, address: &NodeAddress) -> bool {
+        self.lock().preferred = Some(address.clone());
+        self.trust(address)
+    }
+
+    /// Prefers it unless another one is preferred: an answer to a call must not undo a choice. Otherwise as
+    /// [`prefer`](Self::prefer).
+    pub(crate) fn prefer_if_free(&self, address: &NodeAddress) -> bool {
         let mut state = self.lock();
-        if state.preferred.as_ref() != Some(address) {
+        if state.preferred.is_none() {
             state.preferred = Some(address.clone());
         }
         !state.suspects.is_empty() && state.suspects.remove(address).is_some()
+    }
+
+    /// Prefers it no longer: it is there, but refuses what others may do.
+    pub(crate) fn leave(&self, address: &NodeAddress) {
+        let mut state = self.lock();
+        if state.preferred.as_ref() == Some(address) {
+            state.preferred = None;
+        }
     }
 
     /// An answer came from the node. Tells whether it was suspect until now.
@@ -280,7 +295,14 @@ mod tests {
         assert_eq!(names(&members, 0), ["a", "b", "boot"]);
         assert_eq!(names(&members, 1), ["b", "a", "boot"]);
         assert!(!members.prefer(&address("b")));
+        assert!(!members.prefer_if_free(&address("a")));
         assert_eq!(names(&members, 0), ["b", "a", "boot"]);
+        members.leave(&address("a"));
+        assert_eq!(names(&members, 0), ["b", "a", "boot"]);
+        members.leave(&address("b"));
+        members.prefer_if_free(&address("boot"));
+        assert_eq!(names(&members, 0), ["boot", "a", "b"]);
+        members.prefer(&address("b"));
         let number = members.suspect(&address("b")).unwrap();
         assert_eq!(members.suspect(&address("b")), None);
         assert_eq!(names(&members, 0), ["a", "boot", "b"]);

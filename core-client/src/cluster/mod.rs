@@ -260,6 +260,14 @@ impl Cluster {
         }
     }
 
+    /// An answer came from the node; calls that any node can answer go there from now on, unless they have a node they
+    /// go to.
+    fn prefer_if_free(&self, address: &NodeAddress) {
+        if self.0.members.prefer_if_free(address) {
+            self.trusted_again(address);
+        }
+    }
+
     /// An answer came from the node, and calls that any node can answer go there from now on.
     fn prefer(&self, address: &NodeAddress) {
         if self.0.members.prefer(address) {

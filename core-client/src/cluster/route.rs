@@ -134,7 +134,7 @@ impl Cluster {
         });
         match found.await {
             Ok((node, Ok(owner))) => {
-                self.prefer(&node);
+                self.prefer_if_free(&node);
                 self.0.owners.put(resource, owner.clone());
                 Ok(owner)
             }

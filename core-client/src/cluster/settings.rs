@@ -152,7 +152,6 @@ impl RawSettings {
             recorder: self.recorder.clone(),
             connection: ConnectionSettings {
                 tls: if tls { Some(self.tls.config()?) } else { None },
-                tls_name_is_given: self.tls.domain_name.is_some(),
                 headers,
                 names: self.names.clone(),
                 user_agent: agent,

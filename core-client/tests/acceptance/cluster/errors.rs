@@ -67,7 +67,7 @@ const TABLE: &[Row] = &[
     row(3, None, ErrorKind::InvalidArgument, false, false),
     // Aborted.
     row(10, Some(0), ErrorKind::FailedPrecondition, true, false),
-    row(10, Some(406), ErrorKind::FailedPrecondition, true, false),
+    row(10, Some(406), ErrorKind::FailedPrecondition, false, false),
     row(10, None, ErrorKind::OutcomeUnknown, false, true),
     // The others.
     row(1, None, ErrorKind::OutcomeUnknown, false, true),

@@ -1,14 +1,16 @@
 //! Point 12, who may: TLS, client certificates and tokens on every connection, those to nodes found later, too.
 
 use super::members::{Member, MemberOptions, Script};
+use super::relay::Network;
 use crate::node_under_test::soon;
+use futures::future::join_all;
 use hstream_server::{
     node::{Node, NodeConfig},
     tls::TlsFiles,
 };
 use hstreamdb::{
-    AuthToken, Client, ClientBuilder, Error, ErrorKind, Offset, Record, StartFrom, StreamOptions,
-    SubscriptionOptions,
+    AuthToken, Client, ClientBuilder, ClientEvent, Error, ErrorKind, Offset, Record, StartFrom,
+    StreamOptions, SubscriptionOptions,
 };
 use std::{
     path::{Path, PathBuf},
@@ -174,6 +176,40 @@ async fn p12_nodes_found_later_get_tls_certificates_and_tokens_on_every_connecti
     for method in ["Append", "StreamingFetch", "ReadShardStream"] {
         assert!(later.calls(method) > 0, "{method} went to the node that was found later");
         assert_eq!(first.calls(method), 0, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn p12_callers_of_a_node_that_hangs_in_its_handshake_learn_of_it_together() {
+    let authority = Authority::signing(&["127.0.0.1"]);
+    let script = Script::default();
+    let options = MemberOptions { tls: Some(authority.gateway()), ..MemberOptions::default() };
+    let member = Member::start_with(1, &script, options).await;
+    script.running(&[&member]);
+    let client = Client::builder()
+        .url(format!("hstreams://{}", member.address()))
+        .ca_pem(authority.text("ca.pem"))
+        .unwrap()
+        .identity_pem(authority.text("client.pem"), authority.text("client.key"))
+        .unwrap()
+        .connect_timeout(Duration::from_secs(2))
+        .unwrap()
+        .request_timeout(Duration::from_secs(600))
+        .unwrap()
+        .total_timeout(Duration::from_secs(600))
+        .unwrap()
+        .retry_max_attempts(1)
+        .unwrap();
+    let client = soon(client.connect()).await.unwrap();
+    let mut events = client.events();
+    member.relay.set(Network::Silent);
+    member.relay.cut();
+    soon(async { while !matches!(events.next().await, Some(ClientEvent::Disconnected { .. })) {} }).await;
+    // One after another they would need longer than there is time.
+    for result in soon(join_all((0..20).map(|_| client.echo("x")))).await {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains("no connection within 2s"), "{error}");
     }
 }
 
