@@ -145,7 +145,24 @@ impl Cluster {
 
     async fn lookup_at(&self, node: &NodeAddress, resource: &Resource) -> Result<NodeAddress> {
         self.metrics().lookups.add(1);
-        let mut client = self.0.pool.client(node, self.settings().request_timeout).await?;
+        // A patient call is not patient with this.
+        let limit = self.request_timeout();
+        let found = timeout(limit, self.ask_for_owner(node, resource, limit)).await;
+        found.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Unavailable, "look up owner")
+                .with_node(node)
+                .with_message(format!("nobody said who the owner is within {limit:?}"))
+                .with_transport(true))
+        })
+    }
+
+    async fn ask_for_owner(
+        &self,
+        node: &NodeAddress,
+        resource: &Resource,
+        limit: Duration,
+    ) -> Result<NodeAddress> {
+        let mut client = self.0.pool.client(node, limit).await?;
         let owner = match resource {
             Resource::Shard(id) => client
                 .lookup_shard(LookupShardRequest { shard_id: *id })
