@@ -3,6 +3,7 @@
 mod model;
 mod observing;
 mod routing;
+mod tracing;
 
 use super::{Producer, outcome::AppendOutcome, settings::ProducerSettings};
 use crate::{
