@@ -5,7 +5,7 @@ help:
 	@echo "make demo   real rows through every language and back, with a SIGKILL in between"
 	@echo "make test   all tests of all languages"
 	@echo "make lint   formatters and linters"
-	@echo "make bench  figures of the server's core on this machine, in a few minutes"
+	@echo "make bench  figures of the server's core and of the client on this machine, in a few minutes"
 	@echo "make docs   API documentation of the Rust crates, in target/doc"
 	@echo "make setup  what the others need (they run it themselves)"
 
@@ -24,6 +24,7 @@ lint:
 
 bench:
 	cargo bench -p hstream-server --bench store --bench subscription_window --bench stats
+	cargo bench -p hstreamdb --bench routing --bench append
 
 docs:
 	cargo doc --no-deps

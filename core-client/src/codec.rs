@@ -75,6 +75,11 @@ pub(crate) struct BatchEncoder {
 }
 
 impl BatchEncoder {
+    /// An empty batch with room for so much content.
+    pub fn with_capacity(bytes: usize) -> Self {
+        BatchEncoder { content: Vec::with_capacity(bytes), records: 0 }
+    }
+
     /// Records in it so far.
     pub fn records(&self) -> u32 {
         self.records

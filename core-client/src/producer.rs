@@ -9,6 +9,7 @@ mod direct;
 mod entry;
 mod flow;
 mod lookup;
+mod nowhere;
 mod observer;
 mod outcome;
 mod pipeline;

@@ -12,6 +12,9 @@ pub(crate) struct ShardRange {
     pub id: u64,
 }
 
+/// Most bits of a hash that are looked up instead of searched for: 256 KiB of table.
+const MAX_BUCKET_BITS: u32 = 16;
+
 /// Which shard of a stream takes which key: a value, as of the moment it was fetched. Producers have their own and
 /// keep it up to date.
 ///
@@ -26,6 +29,11 @@ pub(crate) struct ShardRange {
 pub struct ShardMap {
     /// Ascending by range. Servers list them by name, which is another order.
     ranges: Vec<ShardRange>,
+    /// For every value of a hash's top bits the range that its lowest hash is in or comes after; one more at the end.
+    /// Streams split the hashes evenly, so there are one or two ranges between neighbours here.
+    buckets: Vec<u32>,
+    /// How far a hash is shifted to its bucket.
+    shift: u32,
     complete: bool,
 }
 
@@ -81,7 +89,13 @@ impl ShardMap {
                 .iter()
                 .zip(ranges.iter().skip(1))
                 .all(|(one, next)| one.end.checked_add(1) == Some(next.start));
-        Ok(ShardMap { ranges, complete })
+        let bits = ranges.len().next_power_of_two().trailing_zeros().clamp(1, MAX_BUCKET_BITS);
+        let shift = u128::BITS - bits;
+        let before =
+            |hash: u128| ranges.partition_point(|range| range.start <= hash).saturating_sub(1) as u32;
+        let buckets =
+            (0..1u128 << bits).map(|bucket| before(bucket << shift)).chain([before(u128::MAX)]).collect();
+        Ok(ShardMap { ranges, buckets, shift, complete })
     }
 
     /// The shard that takes a key; `None` when none does, which healthy streams never have.
@@ -120,7 +134,11 @@ impl ShardMap {
     }
 
     fn index_for_hash(&self, hash: u128) -> Option<usize> {
-        let index = self.ranges.partition_point(|range| range.start <= hash).checked_sub(1)?;
+        let bucket = (hash >> self.shift) as usize;
+        let first = *self.buckets.get(bucket)? as usize;
+        let last = *self.buckets.get(bucket + 1)? as usize;
+        let between = self.ranges.get(first..=last)?;
+        let index = first + between.partition_point(|range| range.start <= hash).checked_sub(1)?;
         (hash <= self.ranges.get(index)?.end).then_some(index)
     }
 }
@@ -129,6 +147,7 @@ impl ShardMap {
 mod tests {
     use super::*;
     use hstreamdb_proto::partition::even_range;
+    use proptest::prelude::*;
 
     fn shard(id: u64, start: impl ToString, end: impl ToString) -> api::Shard {
         api::Shard {
@@ -179,6 +198,31 @@ mod tests {
         for (index, range) in map.ranges().iter().enumerate() {
             assert_eq!(map.index_for_hash(range.start), Some(index));
             assert_eq!(map.index_for_hash(range.end), Some(index));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_map_finds_what_a_search_from_end_to_end_finds(
+            mut cuts in prop::collection::vec(any::<u128>(), 0..40),
+            narrow in 0..120u32,
+            holes in any::<u64>(),
+            hashes in prop::collection::vec(any::<u128>(), 1..50),
+        ) {
+            // Far apart, or all in one bucket.
+            cuts.iter_mut().for_each(|cut| *cut >>= narrow);
+            cuts.extend([0, u128::MAX]);
+            cuts.sort_unstable();
+            cuts.dedup();
+            let ranges = cuts.windows(2).enumerate().filter(|(at, _)| holes >> (at % 64) & 1 == 0);
+            let shards: Vec<_> = ranges.map(|(at, cut)| (at as u64, cut[0]..=cut[1] - 1)).collect();
+            prop_assume!(!shards.is_empty());
+            let map = ShardMap::new(shards.clone()).unwrap();
+            let edges = cuts.iter().flat_map(|cut| [cut.saturating_sub(1), *cut]);
+            for hash in hashes.into_iter().flat_map(|hash| [hash, hash >> narrow]).chain(edges) {
+                let expected = shards.iter().position(|(_, range)| range.contains(&hash));
+                prop_assert_eq!(map.index_for_hash(hash), expected, "{}", hash);
+            }
         }
     }
 

@@ -35,13 +35,14 @@ impl Batch {
     /// An empty batch.
     pub fn open(
         shard_id: u64,
+        encoder: BatchEncoder,
         permit: Permit,
         generation: Arc<Generation>,
         observer: Option<Observer>,
     ) -> Self {
         Batch {
             shard_id,
-            encoder: BatchEncoder::default(),
+            encoder,
             records: 0,
             bytes: 0,
             opened: Instant::now(),

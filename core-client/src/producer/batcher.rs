@@ -31,6 +31,8 @@ struct Lane {
     open: Option<Batch>,
     ready: VecDeque<Batch>,
     generations: Generations,
+    /// Length of the last batch: the next one's buffer need not grow to it step by step.
+    usual: usize,
     wake: Arc<Notify>,
     /// Whether a pipeline serves it.
     served: bool,
@@ -181,7 +183,8 @@ impl Intake {
             Some(batch) => batch,
             none => {
                 let (generation, observer) = (lane.generations.current(), self.observer.clone());
-                none.insert(Batch::open(lane.shard_id, permit.split(0, 0), generation, observer))
+                let encoder = BatchEncoder::with_capacity(lane.usual);
+                none.insert(Batch::open(lane.shard_id, encoder, permit.split(0, 0), generation, observer))
             }
         };
         batch.permit.absorb(permit, 1, view.flow_bytes());
@@ -216,7 +219,7 @@ impl Intake {
                 Some(due) if due > now && !closed => Next::At(due),
                 // A deadline beyond the clock is never reached; there flushing and closing decide.
                 None if !closed => Next::Idle,
-                _ => lane.open.take().map_or(Next::Idle, Next::Batch),
+                _ => lane.take_open().map_or(Next::Idle, Next::Batch),
             },
             None if closed => Next::Finished,
             None => Next::Idle,
@@ -313,6 +316,7 @@ impl Lane {
             open: None,
             ready: VecDeque::new(),
             generations: Generations::default(),
+            usual: 0,
             wake: Arc::default(),
             served: false,
         }
@@ -323,8 +327,14 @@ impl Lane {
         self.generations.wait_for_all(wait);
     }
 
+    fn take_open(&mut self) -> Option<Batch> {
+        let batch = self.open.take()?;
+        self.usual = batch.bytes;
+        Some(batch)
+    }
+
     fn seal(&mut self) {
-        if let Some(batch) = self.open.take() {
+        if let Some(batch) = self.take_open() {
             self.ready.push_back(batch);
             self.wake.notify_one();
         }

@@ -143,8 +143,7 @@ impl ProducerBuilder {
     /// `InvalidArgument` for options that do not fit, `NotFound` when the stream does not exist, `Unavailable`,
     /// `Closed`.
     pub async fn build(self) -> Result<Producer> {
-        let ProducerBuilder { cluster, stream, settings } = self;
-        settings.validate()?;
+        let (cluster, stream, settings) = self.into_parts()?;
         let runtime = tokio::runtime::Handle::try_current().map_err(|error| {
             Error::new(ErrorKind::Internal, "build producer").with_message(error.to_string())
         })?;
@@ -159,5 +158,11 @@ impl ProducerBuilder {
         let closable: Weak<dyn Closable> = Arc::downgrade(&(shared.clone() as Arc<dyn Closable>));
         cluster.register(closable)?;
         Ok(Producer::new(shared))
+    }
+
+    /// Checks the options.
+    pub(super) fn into_parts(self) -> Result<(Cluster, String, ProducerSettings)> {
+        self.settings.validate()?;
+        Ok((self.cluster, self.stream, self.settings))
     }
 }
