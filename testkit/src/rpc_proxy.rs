@@ -247,7 +247,10 @@ impl Proxy {
             request = request.map(|body| Body::new(MessageBody::new(body, change)));
         }
         let response = match (method, fault) {
-            ("Append", Fault::Hang) => std::future::pending().await,
+            ("Append", Fault::Hang) => {
+                let _late = Late::new(self.shared.clone());
+                std::future::pending().await
+            }
             ("Append", Fault::Late(most)) => self.forward_late(request, most).await?,
             ("Append", Fault::ForgetAppends) => forget(request),
             ("Append" | "ReadShard" | "CreateShardReader", _) => {

@@ -72,8 +72,8 @@ async fn keys_of_two_shards(client: &Client, stream: &str) -> [String; 2] {
 }
 
 /// What an end of the producer left: kinds of the receipts, and outcomes by completion.
-async fn everything_resolves(url: &str, end: impl AsyncFnOnce(Client, Producer)) {
-    let client = connect(url).await;
+async fn everything_resolves(proxy: &RpcProxy, end: impl AsyncFnOnce(Client, Producer)) {
+    let client = connect(&proxy.url()).await;
     let producer = client.producer("s").batch_max_records(2).max_inflight_per_shard(1).build().await.unwrap();
     let completions = Arc::new(AtomicU32::new(0));
     let mut receipts = Vec::new();
@@ -93,10 +93,7 @@ async fn everything_resolves(url: &str, end: impl AsyncFnOnce(Client, Producer))
         async move { producer.flush().await }
     });
     // The first batch is on its way by then.
-    eventually("sending", PATIENCE, || async {
-        client.metrics().gauges.contains(&("append_inflight_batches", 1)).then_some(())
-    })
-    .await;
+    eventually("sending", PATIENCE, || async { (proxy.late() == 1).then_some(()) }).await;
     end(client, producer).await;
     let mut kinds = Vec::new();
     for receipt in receipts {
@@ -117,7 +114,7 @@ async fn p01_receipts_resolve_once_when_the_producer_is_closed() {
     let (mut node, proxy) = node_behind_proxy(Fault::None).await;
     node.stream("s", 1).await;
     proxy.set(Fault::Hang);
-    everything_resolves(&proxy.url(), async |_client, producer| {
+    everything_resolves(&proxy, async |_client, producer| {
         soon(producer.close(Duration::from_millis(50))).await.unwrap();
     })
     .await;
@@ -128,7 +125,7 @@ async fn p01_receipts_resolve_once_when_the_client_is_closed() {
     let (mut node, proxy) = node_behind_proxy(Fault::None).await;
     node.stream("s", 1).await;
     proxy.set(Fault::Hang);
-    everything_resolves(&proxy.url(), async |client, producer| {
+    everything_resolves(&proxy, async |client, producer| {
         let error = soon(client.close(Duration::from_millis(50))).await.unwrap_err();
         assert!(error.message().contains("2 may be stored"), "{error}");
         assert_eq!(producer.append(Record::raw("late")).await.unwrap_err().kind(), ErrorKind::Closed);
@@ -235,14 +232,11 @@ async fn p02_a_shard_that_hangs_holds_up_itself_only_and_keeps_its_order() {
     let client = connect(&proxy.url()).await;
     let [slow, quick] = keys_of_two_shards(&client, "s").await;
     let producer = client.producer("s").batch_max_records(5).batch_max_age(Duration::ZERO);
-    let producer = producer.request_timeout(Duration::from_secs(2)).build().await.unwrap();
-    // The first batch of the shard goes nowhere until its try ends.
+    let producer = producer.request_timeout(PATIENCE * 10).build().await.unwrap();
+    // The first batch of the shard goes nowhere until its connection breaks.
     proxy.set(Fault::Hang);
     let mut hanging = soon(producer.append_many(numbered(0..5, &slow))).await.unwrap();
-    eventually("sending", PATIENCE, || async {
-        client.metrics().gauges.contains(&("append_inflight_batches", 1)).then_some(())
-    })
-    .await;
+    eventually("sending", PATIENCE, || async { (proxy.late() == 1).then_some(()) }).await;
     proxy.set(Fault::None);
     let behind = soon(producer.append_many(numbered(5..30, &slow))).await.unwrap();
     for start in (0..100).step_by(10) {
@@ -250,6 +244,7 @@ async fn p02_a_shard_that_hangs_holds_up_itself_only_and_keeps_its_order() {
         soon(receipt).await.into_result().unwrap();
     }
     assert!(futures::poll!(&mut hanging).is_pending(), "the other shard waited for this one");
+    proxy.cut_connections();
     soon(hanging).await.into_result().unwrap();
     soon(behind).await.into_result().unwrap();
     let map = soon(client.shard_map("s")).await.unwrap();
@@ -339,10 +334,7 @@ async fn p03_close_ends_by_its_deadline_and_says_where_records_are_unresolved() 
     proxy.set(Fault::Hang);
     let first = producer.append_many(numbered(10..45, &one)).await.unwrap();
     let second = producer.append_many(numbered(0..10, &other)).await.unwrap();
-    eventually("sending", PATIENCE, || async {
-        client.metrics().gauges.contains(&("append_inflight_batches", 3)).then_some(())
-    })
-    .await;
+    eventually("sending", PATIENCE, || async { (proxy.late() == 3).then_some(()) }).await;
     // Without the deadline this would hang for minutes.
     let report = soon(producer.close(Duration::from_millis(100))).await.unwrap();
     assert_eq!((report.acknowledged, report.failed, report.unresolved), (10, 0, 45));
