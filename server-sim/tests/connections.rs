@@ -98,3 +98,46 @@ async fn who_is_slow_to_begin_is_given_up_and_one_byte_at_a_time_is_fine_before_
     drop(slow);
     node.shutdown(Duration::from_secs(5)).await;
 }
+
+#[tokio::test]
+async fn many_calls_given_up_at_once_do_not_cost_the_connection() {
+    const PING: u8 = 6;
+    const GOAWAY: u8 = 7;
+    let dir = tempfile::tempdir().unwrap();
+    let node = TestNode::start(dir.path()).await;
+    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+        frame.extend([kind, flags]);
+        frame.extend(stream.to_be_bytes());
+        frame.extend(payload);
+        frame
+    };
+    // POST, http, path and authority, none of them indexed.
+    let path = b"/hstream.server.HStreamApi/Echo";
+    let headers = [&[0x83, 0x86, 0x04, path.len() as u8], &path[..], &[0x01, 1, b'a']].concat();
+    let mut burst = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    burst.extend(frame(4, 0, 0, &[]));
+    // What a client of many shards has under way when it loses patience; all of it arrives together.
+    for call in 0..500 {
+        let stream = 2 * call + 1;
+        burst.extend(frame(1, 4, stream, &headers));
+        burst.extend(frame(3, 0, stream, &8u32.to_be_bytes()));
+    }
+    burst.extend(frame(PING, 0, 0, b"are you?"));
+    let mut socket = TcpStream::connect(node.node.address()).await.unwrap();
+    socket.write_all(&burst).await.unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            let mut head = [0; 9];
+            socket.read_exact(&mut head).await.unwrap();
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            let mut payload = vec![0; length];
+            socket.read_exact(&mut payload).await.unwrap();
+            if head[3] == PING || head[3] == GOAWAY {
+                return (head[3], String::from_utf8_lossy(&payload).into_owned());
+            }
+        }
+    });
+    let (kind, text) = answer.await.expect("an answer within 20 seconds");
+    assert_eq!((kind, text.as_str()), (PING, "are you?"));
+}

@@ -121,6 +121,8 @@ impl RpcProxy {
             });
             // Ends only when the task is aborted.
             let _ = tonic::transport::Server::builder()
+                // A client may give up many calls at once, and does when a server stands still.
+                .http2_max_pending_accept_reset_streams(Some(1024))
                 .add_service(service)
                 .serve_with_incoming(connections)
                 .await;

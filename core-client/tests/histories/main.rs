@@ -4,7 +4,7 @@
 //!
 //! `HSTREAM_HISTORY_ROUNDS=100` runs that many rounds of each test from a random seed instead of a few fixed ones. A
 //! failure prints its seed and schedule; `HSTREAM_HISTORY_SEED=<seed>` runs that schedule again. `HSTREAM_HISTORY_DUMP=<file>`
-//! writes the events of a failed round as lines of JSON. Schedules are repeated exactly, what happens in between is up to
+//! writes the events of a failed round as lines of JSON; `RUST_LOG=hstreamdb=debug` shows what clients and servers say. Schedules are repeated exactly, what happens in between is up to
 //! the machine, so a rare failure may need several rounds of its seed.
 
 mod consuming;

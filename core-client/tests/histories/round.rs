@@ -39,6 +39,11 @@ pub async fn rounds(server: ServerKind, capable: bool) {
         (None, Some(rounds)) => (0..rounds).map(|_| rand::random::<u32>().into()).collect(),
         (None, None) => (1..=FEW).collect(),
     };
+    // A second test finds it done.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .try_init();
     for seed in seeds {
         let plan = Plan::draw(seed, server, capable);
         let history = Arc::new(History::default());

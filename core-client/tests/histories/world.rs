@@ -18,6 +18,10 @@ use std::{
 };
 use tokio::{sync::Mutex, time::sleep};
 
+/// What a full disk has left: less than the server keeps for trims and checkpoints, so that it refuses batches and nothing
+/// else. Without any of it the metadata would take nothing either, until the next start.
+const RESERVED: u64 = 32 << 20;
+
 /// Clients reach the proxy through links of their own, and the server through the proxy.
 pub struct World {
     server: Mutex<(Server, u16)>,
@@ -122,7 +126,7 @@ impl World {
                 }
                 ServerFault::FullDisk => {
                     if let Some(disk) = self.server.lock().await.0.disk() {
-                        disk.set_capacity(Some(disk.used()));
+                        disk.set_capacity(Some(disk.used() + RESERVED));
                     }
                     sleep(step.lasting).await;
                     if let Some(disk) = self.server.lock().await.0.disk() {

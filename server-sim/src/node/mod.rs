@@ -42,6 +42,9 @@ const REQUEST_SLACK: usize = 64 * 1024;
 /// Calls of one connection at a time; further ones wait at the client. Every consumer and every reader that
 /// follows the tail is one for as long as it lives.
 const MAX_CALLS_PER_CONNECTION: u32 = 8192;
+/// Calls of one connection that were cancelled before the node got to see them; more end the connection. After a pause of
+/// the node a client gives up all that it had under way at once, which must not cost it everything else on the connection.
+const MAX_CANCELLED_UNSEEN: usize = 1024;
 /// Bytes under way on one call and on one connection before the sender has to wait.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
@@ -138,6 +141,7 @@ impl Node {
         }
         let server = Server::builder()
             .max_concurrent_streams(MAX_CALLS_PER_CONNECTION)
+            .http2_max_pending_accept_reset_streams(Some(MAX_CANCELLED_UNSEEN))
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keepalive_interval(Some(KEEPALIVE))
