@@ -2,6 +2,10 @@
 
 mod node_under_test;
 
+use hstream_server::{
+    node::{Node, NodeConfig},
+    tls::TlsFiles,
+};
 use hstream_testkit::{Fault, RpcProxy, eventually};
 use hstreamdb::ErrorKind;
 use hstreamdb::compat::{
@@ -14,8 +18,10 @@ use hstreamdb::compat::{
 };
 use node_under_test::{PATIENCE, TestNode, soon};
 use std::{
+    path::Path,
     pin::pin,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 #[allow(dead_code, reason = "the example's main")]
@@ -297,6 +303,55 @@ async fn a_fetch_outlives_its_node() {
     let (_, responder) = soon(records.next()).await.unwrap();
     assert_eq!(responder.record_id(), ids[0]);
     responder.ack().unwrap();
+}
+
+/// R8: without TLS to nodes that were not known at the start, and here with the files and the scheme as published.
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_settings_turn_hstream_urls_into_tls_and_hold_for_producers() {
+    let certificates = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates");
+    let (ca, cert, key) =
+        (certificates.join("ca.pem"), certificates.join("server.pem"), certificates.join("server.key"));
+    let directory = tempfile::tempdir().unwrap();
+    let tls = TlsFiles { key: key.clone(), certificate: cert.clone(), client_authorities: Some(ca.clone()) };
+    let config = NodeConfig {
+        port: 0,
+        data_dir: directory.path().join("data"),
+        enable_tls: true,
+        tls: Some(tls),
+        ..NodeConfig::default()
+    };
+    let node = Node::start(config).await.unwrap();
+    let url = format!("hstream://127.0.0.1:{}", node.address().port());
+
+    let config = utils::try_new_client_tls_config_from_paths(&ca, &cert, &key).unwrap();
+    assert!(!format!("{config:?}").contains("PRIVATE"));
+    let settings =
+        ChannelProviderSettings::builder().set_tls_config(config.domain_name("server.test")).build();
+    let client = soon(Client::new(url.clone(), settings.clone())).await.unwrap();
+    client.create_stream(stream("s", 1)).await.unwrap();
+    let (appender, producer) = client
+        .new_producer("s".into(), CompressionType::None, None, FlushSettings::sync(), settings, None)
+        .await
+        .unwrap();
+    let result = soon(appender.append(raw("", "hidden"))).await.unwrap();
+    soon(result).await.unwrap().unwrap();
+    drop(appender);
+    soon(producer.start()).await;
+
+    let anonymous = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(std::fs::read(&ca).unwrap()))
+        .domain_name("server.test");
+    let settings = ChannelProviderSettings::builder().set_tls_config(anonymous).build();
+    assert!(soon(Client::new(url.clone(), settings)).await.is_err());
+    assert!(soon(Client::new(url, ChannelProviderSettings::default())).await.is_err());
+    node.shutdown(Duration::from_secs(2)).await;
+}
+
+#[tokio::test]
+async fn a_client_with_other_options_has_the_published_methods_too() {
+    let node = TestNode::start().await;
+    let client = Client::from(node.client().await);
+    assert_eq!(soon(client.echo("e")).await.unwrap(), "e");
 }
 
 #[tokio::test]

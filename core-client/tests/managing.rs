@@ -4,7 +4,7 @@ mod node_under_test;
 
 use hstream_testkit::{Fault, RpcProxy};
 use hstreamdb::{
-    DeleteStreamOptions, ErrorKind, NodeState, Offset, StartFrom, StreamOptions, SubscriptionOptions,
+    DeleteStreamOptions, ErrorKind, NodeState, Offset, Record, StartFrom, StreamOptions, SubscriptionOptions,
 };
 use node_under_test::{TestNode, soon};
 
@@ -54,6 +54,23 @@ async fn shards_cover_the_key_space_in_order() {
 }
 
 #[tokio::test]
+async fn the_shard_of_a_key_is_the_one_its_records_go_to() {
+    let node = TestNode::start().await;
+    let client = node.client().await;
+    client.create_stream("s", StreamOptions::new().shard_count(3)).await.unwrap();
+    let shards = client.list_shards("s").await.unwrap();
+    let producer = client.producer("s").batch_max_age(std::time::Duration::ZERO).build().await.unwrap();
+    // Places out of the published clients' golden vectors for three shards.
+    for (key, place) in [("", 2), ("a", 0), ("key1", 2), ("hello", 1), ("demo-key", 1), ("中文", 1)] {
+        let shard = soon(client.shard_for_key("s", key)).await.unwrap();
+        assert_eq!(shard, shards[place], "{key}");
+        let id = soon(producer.append(Record::raw("r").with_key(key))).await.unwrap().await.unwrap();
+        assert_eq!(id.shard_id, shard.id, "{key}");
+    }
+    assert_eq!(client.shard_for_key("none", "k").await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
 async fn a_subscription_lives_from_create_to_delete() {
     let node = TestNode::start().await;
     let client = node.client().await;
@@ -71,6 +88,10 @@ async fn a_subscription_lives_from_create_to_delete() {
     assert_eq!(client.list_subscriptions().await.unwrap().len(), 1);
     assert_eq!(client.list_subscriptions_with_prefix("x").await.unwrap().len(), 0);
     assert_eq!(client.list_consumers("sub").await.unwrap().len(), 0);
+    assert_eq!(
+        client.subscription_offsets("sub").await.unwrap(),
+        client.get_subscription("sub").await.unwrap().1
+    );
     assert_eq!(
         client.lookup_subscription("sub").await.unwrap().address.to_string(),
         node.address().to_string()

@@ -24,6 +24,13 @@ pub struct Client {
     tls: Option<ClientTlsConfig>,
 }
 
+/// A client built with options that the published crate does not have.
+impl From<crate::Client> for Client {
+    fn from(inner: crate::Client) -> Self {
+        Client { inner, tls: None }
+    }
+}
+
 impl Client {
     /// Connects to `hstream://host:6570`; several hosts can be given, separated by commas. `hstreams://`, or TLS in the
     /// settings, speaks TLS to all nodes.
