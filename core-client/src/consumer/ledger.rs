@@ -5,6 +5,7 @@
 //! a reconnect, and again when the server delivers its record once more. Pure: no clock, no I/O.
 
 use super::ranges::Ranges;
+use super::seen::Seen;
 use crate::record::RecordId;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -229,6 +230,14 @@ impl Ledger {
         }
     }
 
+    /// Whether it holds acknowledgements for batches above those of a session. A server that was started again may have
+    /// passed over them: it delivers their records first, and then they are sent once more.
+    pub fn reaches_beyond(&self, session: &Seen) -> bool {
+        self.shards.iter().any(|(&shard, batches)| {
+            batches.last_key_value().is_some_and(|(&batch, _)| !session.covers(shard, batch))
+        })
+    }
+
     /// Forgets everything: the subscription is another one than the acknowledgements were for.
     pub fn clear(&mut self) {
         self.shards.clear();
@@ -360,6 +369,22 @@ mod tests {
         assert_eq!((ledger.forgotten(), ledger.unsent(), ledger.unconfirmed()), (1, 7, 1));
         assert_eq!(ledger.delivered(&[id(1, 0, 0)]), Delivery::Fresh);
         assert_eq!(ledger.delivered(&[id(1, 1, 0)]), Delivery::Known(1));
+    }
+
+    #[test]
+    fn what_was_not_delivered_in_a_session_is_beyond_it() {
+        let (mut ledger, mut session) = (Ledger::new(100), Seen::default());
+        assert!(!ledger.reaches_beyond(&session));
+        ledger.ack(&batch(1, 5, 2)).unwrap();
+        ledger.ack(&batch(2, 7, 2)).unwrap();
+        session.note(&batch(1, 6, 1));
+        assert!(ledger.reaches_beyond(&session), "shard 2");
+        session.note(&batch(2, 7, 1));
+        assert!(!ledger.reaches_beyond(&session));
+        session.clear();
+        ledger.checkpoint(1, 5);
+        ledger.checkpoint(2, 7);
+        assert!(!ledger.reaches_beyond(&session), "nothing is held any more");
     }
 
     proptest::proptest! {

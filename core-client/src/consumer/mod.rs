@@ -7,6 +7,7 @@ mod acker;
 mod batches;
 mod builder;
 mod demand;
+mod doubt;
 mod event;
 mod handlers;
 mod identity;

@@ -112,6 +112,21 @@ impl Prefetch {
         self.items.notify_one();
     }
 
+    /// Whether a batch waits in the lane that has all records of this one.
+    pub fn holds(&self, lane: usize, batch: &ReceivedBatch) -> bool {
+        let Some(first) = batch.ids().first() else { return false };
+        let state = self.lock();
+        let Some(lane) = state.queues.get(lane) else { return false };
+        let same = |waiting: &&ReceivedBatch| {
+            waiting.shard_id() == first.shard_id
+                && waiting.ids().first().is_some_and(|id| id.batch_id == first.batch_id)
+        };
+        lane.batches
+            .iter()
+            .filter(same)
+            .any(|waiting| batch.ids().iter().all(|id| waiting.ids().binary_search(id).is_ok()))
+    }
+
     /// The lane has come to its end; the queue ends with its last lane.
     pub fn finish(&self, lane: usize) {
         let mut state = self.lock();
@@ -344,6 +359,16 @@ mod tests {
             queue.push(0, batch(0, 7, 1));
         }
         assert_eq!(ids(queue.next().await), (0, 7));
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_waits_is_known_by_its_records() {
+        let queue = Prefetch::new(1, 10, 10_000, None);
+        queue.push(0, batch(0, 7, 1));
+        assert!(queue.holds(0, &batch(0, 7, 1)));
+        assert!(!queue.holds(0, &batch(0, 8, 1)) && !queue.holds(0, &batch(1, 7, 1)));
+        queue.next().await.unwrap();
+        assert!(!queue.holds(0, &batch(0, 7, 1)));
     }
 
     #[tokio::test]

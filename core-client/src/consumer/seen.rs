@@ -33,6 +33,11 @@ impl Seen {
         }
     }
 
+    /// Whether the batch, or one above it, was delivered.
+    pub fn covers(&self, shard: u64, batch: u64) -> bool {
+        self.0.get(&shard).is_some_and(|highest| batch <= *highest)
+    }
+
     /// Forgets everything: the subscription is another one, or was moved.
     pub fn clear(&mut self) {
         self.0.clear();
@@ -55,6 +60,7 @@ mod tests {
         assert!(seen.note(&batch(1, 5)));
         assert!(!seen.note(&batch(1, 10)));
         assert!(!seen.note(&[]));
+        assert!(seen.covers(1, 7) && !seen.covers(1, 11) && !seen.covers(3, 1));
         seen.clear();
         assert!(!seen.note(&batch(1, 5)));
     }

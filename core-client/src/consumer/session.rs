@@ -1,5 +1,6 @@
 //! One attachment of a consumer to its subscription: batches in, acknowledgements out.
 
+use super::doubt::Doubt;
 use super::event::{ConsumerEvent, ConsumerState};
 use super::identity::Identity;
 use super::ledger::Delivery;
@@ -27,6 +28,9 @@ const MAX_IDS_PER_MESSAGE: usize = 1000;
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
 /// The same when the ledger is more than half full.
 const CHECKPOINT_INTERVAL_FULL: Duration = Duration::from_secs(1);
+/// How long a session that is being left says nothing until what it has not delivered again is taken as known to the
+/// server.
+const AWAITED_REDELIVERY: Duration = Duration::from_secs(1);
 /// How long the end of a call may take to arrive after its request side was seen to be gone.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -82,6 +86,10 @@ pub(super) struct Session {
     pub quiet: Quiet,
     /// Counted as attached; taken back when the session ends.
     pub attached: Option<Attached>,
+    /// What has to be looked at before an acknowledgement may go out.
+    pub doubt: Doubt,
+    /// When the call was made.
+    pub began: Instant,
 }
 
 /// One attached session in the gauge.
@@ -101,21 +109,30 @@ impl Session {
         let mut question: Option<BoxFuture<'static, Result<Answer>>> = None;
         loop {
             let control = *self.control.borrow_and_update();
+            let mut give_up_at = None;
             if let Control::Stop(deadlines) = control {
-                return self.leave(deadlines).await;
+                if !self.doubt.is_open() {
+                    return self.leave(deadlines).await;
+                }
+                give_up_at = Some(deadlines.session);
             }
             let (unsent, unconfirmed, fill) = self.settle();
             let now = Instant::now();
             due = (unsent > 0).then(|| due.unwrap_or(now + self.shared.settings.ack_max_age));
-            let send_now = unsent >= self.shared.settings.ack_max_records
-                || (unsent > 0 && self.shared.flush_is_wanted())
-                || due.is_some_and(|due| due <= now);
+            let doubt = self.doubt.is_open();
+            let send_now = !doubt
+                && (unsent >= self.shared.settings.ack_max_records
+                    || (unsent > 0 && self.shared.flush_is_wanted())
+                    || due.is_some_and(|due| due <= now));
             let interval = if fill > 50 { CHECKPOINT_INTERVAL_FULL } else { CHECKPOINT_INTERVAL };
             // What the server tells by itself waits behind batches while there is no room for those.
-            let ask = unconfirmed > 0 && question.is_none() && (!self.confirms || fill > 50);
+            let ask = unconfirmed > 0 && question.is_none() && !doubt && (!self.confirms || fill > 50);
             let ask_at = ask.then_some(asked_at + interval);
-            let probe_at = if question.is_none() { self.quiet.due() } else { None };
-            let room = self.shared.prefetch.has_room(0);
+            let probe_at = if question.is_none() && !doubt { self.quiet.due() } else { None };
+            let check_at = if question.is_none() { self.doubt.due() } else { None };
+            // While it is not known which subscription it is, the call is made and nothing of it taken in.
+            let opening = matches!(self.incoming, Incoming::Opening(_));
+            let room = if doubt { opening } else { self.shared.prefetch.has_room(0) };
             let shared = Arc::clone(&self.shared);
             // Dropped with this turn: our side ends when the last sender is gone.
             let requests = self.requests.clone();
@@ -123,6 +140,7 @@ impl Session {
                 // Control and acknowledgements first: a flood of batches must not hold them up.
                 biased;
                 _ = self.control.changed() => {}
+                () = sleep_until(give_up_at) => return End::TimedOut,
                 permit = requests.reserve(), if send_now => match permit {
                     Ok(permit) => {
                         self.send_acks(permit);
@@ -141,13 +159,15 @@ impl Session {
                     question = Some(self.owner.ask(Question::Subscription, shared.name()));
                 }
                 () = sleep_until(probe_at) => {
-                    let opening = matches!(self.incoming, Incoming::Opening(_));
                     question = Some(self.owner.ask(self.quiet.ask(opening), shared.name()));
                     self.cluster.metrics().consumer_probes.add(1);
                 }
-                () = sleep_until(due), if !send_now => {}
+                () = sleep_until(check_at) => {
+                    question = Some(self.owner.ask(self.doubt.ask(), shared.name()));
+                }
+                () = sleep_until(due), if !send_now && !doubt => {}
                 () = shared.acks.notified(), if !send_now => {}
-                true = shared.prefetch.room(0), if !room => {}
+                true = shared.prefetch.room(0), if !room && !doubt => {}
                 arrival = self.incoming.next(), if room => match arrival {
                     Ok(Arrival::Opened(keys)) => self.opened(&keys),
                     Ok(Arrival::Message(message)) => self.receive(message),
@@ -177,6 +197,9 @@ impl Session {
         match answer {
             Ok(Answer::Subscription(answer)) => note_subscription(&self.shared, &answer),
             Ok(Answer::Attached(true)) => {}
+            Ok(Answer::Attached(false)) if self.doubt.not_yet(now) => return None,
+            // A busy server may still be about to take it.
+            Ok(Answer::Attached(false)) if now < self.began + self.owner.timeout => {}
             // Nothing will ever come of this session.
             Ok(Answer::Attached(false)) => {
                 return Some(self.lost("the server does not list the consumer any more"));
@@ -189,6 +212,7 @@ impl Session {
             // It does not know the call, or not now. It is there.
             Err(_) => {}
         }
+        self.doubt.answered(now);
         self.quiet.answered(now);
         None
     }
@@ -198,7 +222,11 @@ impl Session {
         self.cluster.metrics().consumer_sessions.change(1);
         self.attached = Some(Attached(self.cluster.clone()));
         self.confirms = Capabilities::from_metadata(keys).is_some_and(|able| able.ack_confirmation);
-        self.shared.note_identity(Identity { created: None, incarnation: Identity::incarnation_in(keys) });
+        let incarnation = Identity::incarnation_in(keys);
+        self.shared.note_identity(Identity { created: None, incarnation });
+        if incarnation.is_some() {
+            self.doubt = Doubt::none();
+        }
         self.shared.set_state(ConsumerState::Connected);
         self.shared.event(ConsumerEvent::Connected {
             name: self.shared.name(),
@@ -232,6 +260,7 @@ impl Session {
         metrics.consumer_bytes.add(batch.encoded_bytes() as u64);
         let (delivery, again) = {
             let mut book = self.shared.book();
+            book.session.note(batch.ids());
             (book.ledger.delivered(batch.ids()), book.seen.note(batch.ids()))
         };
         let acked = match delivery {
@@ -247,7 +276,9 @@ impl Session {
             metrics.consumer_redelivered_acked_records.add(acked);
             self.shared.event(ConsumerEvent::Redelivered { records, acked });
         }
-        if !matches!(delivery, Delivery::Known(_)) {
+        // One that still waits here to be taken need not wait twice.
+        let waiting = again && self.shared.prefetch.holds(0, &batch);
+        if !waiting && !matches!(delivery, Delivery::Known(_)) {
             let shared: Arc<dyn DecodeWatch> = Arc::clone(&self.shared) as Arc<dyn DecodeWatch>;
             let watch: Weak<dyn DecodeWatch> = Arc::downgrade(&shared);
             self.shared.prefetch.push(0, batch.delivered(again, watch));
@@ -282,6 +313,8 @@ impl Session {
         let shared = Arc::clone(&self.shared);
         // An earlier deadline may still come.
         let mut deadlines = deadlines;
+        // Records of earlier sessions may be on their way to us, to be acknowledged once more.
+        let mut awaited = Some(Instant::now() + AWAITED_REDELIVERY);
         loop {
             if let Control::Stop(now) = *self.control.borrow_and_update() {
                 deadlines = now;
@@ -290,7 +323,11 @@ impl Session {
             let unsent = {
                 let mut book = shared.book();
                 let unsent = book.ledger.unsent() > 0;
-                if settled && !unsent {
+                if !book.ledger.reaches_beyond(&book.session) {
+                    awaited = None;
+                }
+                let overdue = awaited.is_none_or(|until| until <= Instant::now());
+                if settled && !unsent && overdue {
                     // From here on nothing could be sent any more.
                     book.closed = true;
                     break;
@@ -312,9 +349,13 @@ impl Session {
                 () = shared.handlers.settle(deadlines.handlers), if !settled => {}
                 () = shared.acks.notified(), if !unsent => {}
                 // What is read now is thrown away; others may have it while our handlers finish.
-                arrival = self.incoming.next(), if settled => if let Some(end) = self.discard(arrival) {
-                    return end;
-                },
+                () = sleep_until(awaited), if settled && !unsent => {}
+                arrival = self.incoming.next(), if settled => {
+                    if let Some(end) = self.discard(arrival) {
+                        return end;
+                    }
+                    awaited = awaited.map(|_| Instant::now() + AWAITED_REDELIVERY);
+                }
             }
         }
         self.settle();
@@ -361,7 +402,9 @@ impl Session {
                     return None;
                 }
                 let ids: Vec<RecordId> = received.record_ids.into_iter().map(RecordId::from).collect();
-                self.shared.book().ledger.delivered(&ids);
+                let mut book = self.shared.book();
+                book.session.note(&ids);
+                book.ledger.delivered(&ids);
                 None
             }
             Ok(Arrival::Ended) => Some(End::Lost(self.ended())),
@@ -403,6 +446,8 @@ impl Session {
         Error::from_status("consume", status)
             .with_resource(self.shared.subscription.clone())
             .with_node(&self.owner.address)
+            // Consuming changes nothing by itself.
+            .with_may_have_been_applied(false)
     }
 }
 

@@ -83,6 +83,10 @@ pub(super) struct Book {
     pub identity: Identity,
     /// Batches delivered before.
     pub seen: Seen,
+    /// Those of the present session.
+    pub session: Seen,
+    /// The subscription has been another one before.
+    pub replaced: bool,
     /// No acknowledgement is taken any more.
     pub closed: bool,
 }
@@ -128,6 +132,8 @@ impl Shared {
                 ledger: Ledger::new(MAX_LEDGER_RANGES),
                 identity: Identity::default(),
                 seen: Seen::default(),
+                session: Seen::default(),
+                replaced: false,
                 closed: false,
             }),
             sink,
@@ -210,6 +216,7 @@ impl Shared {
             if replaced {
                 book.ledger.clear();
                 book.seen.clear();
+                book.replaced = true;
             }
             replaced
         };
@@ -236,7 +243,14 @@ impl Shared {
             ));
         }
         let before = book.ledger.unsent();
-        let result = book.ledger.ack(ids);
+        let result = if book.replaced {
+            // What was not delivered since is of the subscription that is gone.
+            let of_this: Vec<RecordId> =
+                ids.iter().filter(|id| book.seen.covers(id.shard_id, id.batch_id)).copied().collect();
+            if of_this.is_empty() { Ok(()) } else { book.ledger.ack(&of_this) }
+        } else {
+            book.ledger.ack(ids)
+        };
         let after = book.ledger.unsent();
         drop(book);
         if before == 0 || after >= self.settings.ack_max_records {

@@ -1,5 +1,6 @@
 //! The task behind a consumer: attaches it, attaches it again after every loss, and ends it.
 
+use super::doubt::Doubt;
 use super::event::{ConsumerEvent, ConsumerState, StopReport};
 use super::name;
 use super::owner::{Answer, Owner};
@@ -63,7 +64,11 @@ impl Worker {
                 End::TimedOut => return,
                 End::Lost(error) => error,
             };
-            self.shared.book().ledger.session_lost();
+            {
+                let mut book = self.shared.book();
+                book.ledger.session_lost();
+                book.session.clear();
+            }
             self.note_name(&error);
             if is_final(&error) {
                 self.shared.prefetch.fail(error);
@@ -172,6 +177,10 @@ impl Worker {
         }
         let call = async move { client.streaming_fetch(request).await };
         let quiet = Quiet::new(shared.settings.probe_interval, Instant::now());
+        // Before the first session nothing was delivered that could be acknowledged.
+        let first = shared.reconnects.load(Ordering::Relaxed) == 0;
+        let guarded = shared.book().identity.incarnation.is_some();
+        let doubt = if first || guarded { Doubt::none() } else { Doubt::from(Instant::now()) };
         Ok(Session {
             shared,
             control: self.control.clone(),
@@ -183,6 +192,8 @@ impl Worker {
             delivered: false,
             quiet,
             attached: None,
+            doubt,
+            began: Instant::now(),
         })
     }
 

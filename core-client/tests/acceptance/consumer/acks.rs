@@ -37,6 +37,34 @@ async fn p05_acks_survive_a_killed_server() {
     assert_eq!(receive(&next, 1).await, [marker.await.unwrap()]);
 }
 
+/// A server that was started again passes over acknowledgements of what it has not delivered yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p05_acks_survive_a_stop_right_after_a_reconnect() {
+    let mut node = TestNode::start().await;
+    let shards = node.stream("s", 3).await;
+    node.subscription("sub", "s").await;
+    for &shard in &shards {
+        node.append_batches("s", shard, 40, 2).await;
+    }
+    let (proxy, client) = through_proxy(&node, Fault::None).await;
+    let events = Events::default();
+    let consumer = client.consumer("sub").on_event(events.listener()).start().await.unwrap();
+    let ids = receive(&consumer, 240).await;
+    node.stop().await;
+    proxy.cut_connections();
+    consumer.ack(&ids).unwrap();
+    node.start_again().await;
+    events.reach("connected", 2).await;
+    let report = soon(consumer.stop(GRACE)).await.unwrap();
+    assert!(report.clean, "{report:?}");
+
+    node.stop().await;
+    node.start_again().await;
+    let marker = node.append_batches("s", shards[0], 1, 1).await;
+    let next = client.consumer("sub").start().await.unwrap();
+    assert_eq!(receive(&next, 1).await, marker);
+}
+
 /// With the server's confirmations and without anything beyond the published protocol.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p05_acks_that_never_arrived_are_sent_again() {
@@ -99,6 +127,38 @@ async fn p05_acks_for_a_deleted_subscription_are_not_for_the_next_of_its_name() 
         assert_eq!(receive(&consumer, 10).await, ids, "{broken:?}");
         assert_eq!(events.count("subscription_replaced"), 1, "{broken:?}: {:?}", events.names());
         assert_eq!(consumer.stats().unsent_acks + consumer.stats().unconfirmed_acks, 0);
+    }
+}
+
+/// The application may still hold batches of the subscription that is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p05_late_acks_for_a_deleted_subscription_are_not_for_the_next_of_its_name() {
+    for broken in [Fault::None, Fault::Published] {
+        let mut node = TestNode::start().await;
+        let shard = node.stream("s", 1).await[0];
+        node.subscription("sub", "s").await;
+        let ids = node.append_batches("s", shard, 5, 2).await;
+        let (proxy, client) = through_proxy(&node, broken).await;
+        let events = Events::default();
+        let consumer = client.consumer("sub").on_event(events.listener()).start().await.unwrap();
+        assert_eq!(receive(&consumer, 10).await, ids);
+        proxy.answer("StreamingFetch", tonic_code::UNAVAILABLE, "not now");
+        proxy.cut_connections();
+        events.reach("reconnecting", 2).await;
+        let request =
+            hstreamdb_proto::api::DeleteSubscriptionRequest { subscription_id: "sub".into(), force: true };
+        node.wire.delete_subscription(request).await.unwrap();
+        let latest = SubscriptionOptions::new().offset(StartFrom::Latest);
+        node.client().await.create_subscription("sub", "s", latest).await.unwrap();
+        events.reach("subscription_replaced", 1).await;
+        consumer.ack(&ids).unwrap();
+        assert_eq!(consumer.stats().unsent_acks, 0, "{broken:?}");
+        proxy.answer("nothing", 0, "");
+        events.reach("connected", 2).await;
+        let fresh = node.append_batches("s", shard, 1, 2).await;
+        assert_eq!(receive(&consumer, 2).await, fresh);
+        consumer.ack(&fresh).unwrap();
+        assert!(soon(consumer.stop(GRACE)).await.unwrap().clean);
     }
 }
 
