@@ -307,8 +307,10 @@ async fn p20_a_call_is_one_span_with_its_node_and_tries_and_without_secrets() {
         .with_ansi(false)
         .with_writer(move || output.clone())
         .finish();
-    let _here = tracing::subscriber::set_default(subscriber);
     let node = TestNode::start().await;
+    // A span that is first met on another test's thread, where nobody listens, would be off for good: meet it before.
+    soon(node.client().await.get_stream("missing")).await.unwrap_err();
+    let _here = tracing::subscriber::set_default(subscriber);
     let client = Client::builder()
         .url(format!("hstream://{}", node.address()))
         .auth_token("hunter2")
