@@ -46,6 +46,11 @@ impl Progress {
         }
     }
 
+    /// Whether more than this record was read.
+    pub fn is_behind(&self, id: &api::RecordId) -> bool {
+        !self.is_new(id) && !matches!(self.start, Start::After(last) if RecordId::from(*id) == last)
+    }
+
     /// Takes out of a batch what was delivered before; false when nothing is left. The first batch of a call also
     /// shows whether what it had to begin with is still there, unless the server tells by itself.
     pub fn take(&mut self, batch: &mut api::ReceivedRecord, tells_gaps: bool, gaps: &Gaps) -> bool {

@@ -17,6 +17,8 @@ use tracing::Instrument as _;
 
 /// Gaps passed over within one read; then the application has its turn.
 const GAPS_PER_READ: u32 = 16;
+/// How long one read takes answers that hold nothing new. A reader that was set back far gets this far in it.
+const REPEATS_FOR: Duration = Duration::from_secs(60);
 
 /// What is read, and how.
 #[derive(Debug, Clone)]
@@ -48,8 +50,6 @@ impl Place {
 struct OnServer {
     id: String,
     node: NodeAddress,
-    /// Nothing has come from it yet, so that the batch delivered last is expected once more.
-    fresh: bool,
 }
 
 /// One polled reader.
@@ -145,7 +145,7 @@ impl Session {
                 Ok(()) => {
                     self.remains.add(&name);
                     let node = calls::owner(&self.cluster, &name).await?;
-                    self.on_server = Some(OnServer { id: name, node, fresh: true });
+                    self.on_server = Some(OnServer { id: name, node });
                     return Ok(());
                 }
                 // It may be there now, and nobody can say whether it is ours; it is left alone.
@@ -187,7 +187,7 @@ impl Session {
         self.creating = None;
         self.progress.begin_call();
         self.sweep(&id);
-        Ok(OnServer { id, node, fresh: true })
+        Ok(OnServer { id, node })
     }
 
     /// Deletes in the background what was given up: the cluster answers again.
@@ -223,13 +223,51 @@ impl Session {
         let deadline = started + self.spec.timeout;
         let mut pauses = self.cluster.backoff();
         let (mut tries, mut gaps, mut odd_gaps) = (0, 0, 0);
+        let mut was_replaced = false;
         loop {
-            let error = match self.try_read(max_batches).await {
-                Ok(Answer::Batches(batches)) => return Ok(batches),
-                Ok(Answer::Repeated) => continue,
-                Ok(Answer::Nothing) if Instant::now() >= deadline => return Ok(Vec::new()),
-                Ok(Answer::Nothing) => continue,
-                Err(error) => error,
+            let reader = match self.on_server.take() {
+                Some(reader) => reader,
+                // Tried as often as other calls are.
+                None => self.create().await.map_err(|error| error.with_resource(self.resource()))?,
+            };
+            tracing::Span::current().record("node", tracing::field::display(&reader.node));
+            let asked = max_batches.min(self.most);
+            let polled = calls::poll(&self.cluster, &reader.node, &reader.id, asked, self.spec.wait).await;
+            let error = match polled {
+                Ok(received) if received.is_empty() => {
+                    self.on_server = Some(reader);
+                    if Instant::now() >= deadline {
+                        return Ok(Vec::new());
+                    }
+                    continue;
+                }
+                Ok(received) => {
+                    let end = received.last().and_then(|batch| batch.record_ids.last()).copied();
+                    let batches = self.take(received)?;
+                    // One that was set back, perhaps by much, is replaced, but only once: the next one would be, too.
+                    let is_behind =
+                        batches.is_empty() && end.is_some_and(|end| self.progress.is_behind(&end));
+                    if was_replaced || !is_behind {
+                        self.on_server = Some(reader);
+                    }
+                    was_replaced |= is_behind;
+                    if !batches.is_empty() {
+                        return Ok(batches);
+                    }
+                    if Instant::now() >= deadline.max(started + REPEATS_FOR) {
+                        return Err(Error::new(ErrorKind::Internal, "read")
+                            .with_resource(self.resource())
+                            .with_message("the server gives what was read before, again and again"));
+                    }
+                    continue;
+                }
+                Err(error) => {
+                    // It said so itself, and is behind the gap.
+                    if matches!(fate(&error), Fate::Gap(_) | Fate::OddGap) {
+                        self.on_server = Some(reader);
+                    }
+                    error
+                }
             };
             let hopeless = match fate(&error) {
                 Fate::Gap(kind) => {
@@ -271,38 +309,6 @@ impl Session {
         self.gaps.tell(ReadGap { shard_id: self.spec.shard, kind, batches: None });
     }
 
-    async fn try_read(&mut self, max_batches: u32) -> Result<Answer> {
-        let mut reader = match self.on_server.take() {
-            Some(reader) => reader,
-            None => self.create().await?,
-        };
-        tracing::Span::current().record("node", tracing::field::display(&reader.node));
-        let asked = max_batches.min(self.most);
-        let received = match calls::poll(&self.cluster, &reader.node, &reader.id, asked, self.spec.wait).await
-        {
-            Ok(received) => received,
-            Err(error) => {
-                // It said so itself, and is behind the gap.
-                if matches!(fate(&error), Fate::Gap(_) | Fate::OddGap) {
-                    self.on_server = Some(reader);
-                }
-                return Err(error);
-            }
-        };
-        if received.is_empty() {
-            self.on_server = Some(reader);
-            return Ok(Answer::Nothing);
-        }
-        let batches = self.take(received)?;
-        let went_back = batches.is_empty() && !reader.fresh;
-        reader.fresh = false;
-        // One that repeats more than the batch it began with was set back, perhaps by much: another one is cheaper.
-        if !went_back {
-            self.on_server = Some(reader);
-        }
-        Ok(if batches.is_empty() { Answer::Repeated } else { Answer::Batches(batches) })
-    }
-
     /// What is new in an answer.
     fn take(&mut self, received: Vec<ReceivedRecord>) -> Result<Vec<ReceivedBatch>> {
         let mut batches = Vec::with_capacity(received.len());
@@ -331,14 +337,6 @@ impl Session {
         metrics.reader_records.add(batches.iter().map(|batch| batch.len() as u64).sum());
         Ok(batches)
     }
-}
-
-/// What a poll brought.
-enum Answer {
-    Batches(Vec<ReceivedBatch>),
-    /// Only what had been delivered before.
-    Repeated,
-    Nothing,
 }
 
 #[cfg(test)]
