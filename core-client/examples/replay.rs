@@ -40,6 +40,17 @@ pub async fn run(url: &str) -> Result<()> {
     }
     println!("{balances:?}");
 
+    // Where that ended is text; a later run, of this program or of one in another language, goes on behind it.
+    let kept = reader.position().to_string();
+    producer.append(Record::raw("5").with_key("account-3")).await?.await?;
+    let since: StreamPosition = kept.parse()?;
+    let reader = client.stream_reader(stream).from(since).until(Offset::Latest).open().await?;
+    let mut later = 0;
+    while let Some(batch) = reader.next_batch().await? {
+        later += batch.len();
+    }
+    println!("{later} since then");
+
     // One key: the server picks its records.
     let reader = client.key_reader(stream, "account-3").open().await?;
     let mut seen = 0;

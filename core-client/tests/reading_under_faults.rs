@@ -114,6 +114,9 @@ fn of_batch(batch: &ReceivedBatch) -> Vec<Stored> {
         .collect()
 }
 
+/// Which records are within a bound.
+type Choice = Box<dyn Fn(&Stored) -> bool>;
+
 enum Open {
     Streamed(Reader),
     Polled(PolledReader, u32),
@@ -207,7 +210,7 @@ impl World {
         let shard = shards[0];
         let one_shard = !matches!(case.kind, Kind::Stream);
         let pick = |index: prop::sample::Index| (!read.is_empty()).then(|| read[index.index(read.len())]);
-        let (from, starts): (ReadFrom, Box<dyn Fn(&Stored) -> bool>) = match case.from {
+        let (from, starts): (ReadFrom, Choice) = match case.from {
             Place::Record(index) | Place::Behind(index) if one_shard && pick(index).is_some() => {
                 let first = pick(index).unwrap().id;
                 if matches!(case.from, Place::Record(_)) {
@@ -231,7 +234,7 @@ impl World {
             _ => (Offset::Earliest.into(), Box::new(|_| true)),
         };
         let polled = matches!(case.kind, Kind::Polled(_));
-        let (until, ends): (Offset, Box<dyn Fn(&Stored) -> bool>) = match case.until {
+        let (until, ends): (Offset, Choice) = match case.until {
             Place::Record(index) if one_shard && !polled && pick(index).is_some() => {
                 let last = pick(index).unwrap().id;
                 (Offset::Record(last), Box::new(move |r| r.id.batch_id <= last.batch_id))
@@ -316,7 +319,7 @@ fn what_is_read_is_what_was_stored_once_and_in_order() {
     let mut runner = TestRunner::new(Config {
         cases: cases_to_run,
         failure_persistence: None,
-        max_shrink_iters: 200,
+        max_shrink_iters: 20,
         ..Config::default()
     });
     let number = AtomicU32::new(0);

@@ -1,7 +1,7 @@
 //! Point 21: readers resume behind what they delivered, whatever happened in between.
 
 use crate::node_under_test::{TestNode, soon};
-use hstream_testkit::{Fault, RpcProxy, eventually};
+use hstream_testkit::{Fault, Flow, Link, RpcProxy, Way, eventually};
 use hstreamdb::{Client, ErrorKind, Offset, PolledReader, Reader, RecordId, StreamPosition};
 use hstreamdb_proto::api;
 use std::{
@@ -267,4 +267,41 @@ async fn p21_a_polled_reader_ends_a_read_under_way_and_says_that_it_is_closed() 
     assert_eq!(soon(reader.read(1)).await.unwrap_err().kind(), ErrorKind::Closed);
     soon(reader.close()).await.unwrap();
     assert_eq!(client.list_shard_readers().await.unwrap(), [] as [String; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p21_a_connection_that_died_without_a_word_is_noticed_and_the_read_goes_on() {
+    let mut node = TestNode::start().await;
+    let shards = node.stream("s", 2).await;
+    let mut expected = node.append_batches("s", shards[0], 3, 1).await;
+    let link = Link::start(node.address().port(), 7).await.unwrap();
+    let client = Client::builder()
+        .url(link.url())
+        .set("host_mapping", vec![(node.address().to_string(), link.address().to_string())])
+        .and_then(|client| client.set("request_timeout_ms", 500))
+        .and_then(|client| client.set("retry_max_ms", 100))
+        .unwrap();
+    let client = client.connect().await.unwrap();
+    let reader = client.stream_reader("s").probe_interval(Duration::from_millis(50)).unwrap();
+    let reader = reader.open().await.unwrap();
+    let key = client.key_reader("s", "k").probe_interval(Duration::ZERO).unwrap().open().await.unwrap();
+    while soon(key.next_batch()).await.unwrap().is_some() {}
+    let mut seen = take(&reader, 3).await;
+    eventually("a quiet connection is tried", Duration::from_secs(10), || async {
+        (counter(&client, "reader_probes") >= 5).then_some(())
+    })
+    .await;
+    assert_eq!(counter(&client, "reader_reconnects"), 0, "it answers, so nothing is to be done");
+
+    let hole = Flow { swallow: true, ..Flow::default() };
+    link.set(Way::ToServer, hole);
+    link.set(Way::ToClient, hole);
+    eventually("the silence is noticed", Duration::from_secs(10), || async {
+        (counter(&client, "reader_reconnects") >= 2).then_some(())
+    })
+    .await;
+    expected.extend(node.append_batches("s", shards[0], 3, 1).await);
+    link.resume();
+    seen.extend(take(&reader, 3).await);
+    assert_eq!(seen, expected);
 }
