@@ -436,3 +436,45 @@ async fn a_dropped_run_drops_its_handlers_and_the_consumer_goes_on() {
     assert_eq!(receive(&consumer, 1).await, ids[1..]);
     assert!(soon(consumer.stop(GRACE)).await.unwrap().clean);
 }
+
+/// Fields of spans named `hstreamdb.consume`.
+#[derive(Clone, Default)]
+struct Spans(Arc<std::sync::Mutex<Vec<String>>>);
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Spans {
+    fn on_new_span(
+        &self,
+        span: &tracing::span::Attributes<'_>,
+        _: &tracing::span::Id,
+        _: tracing_subscriber::layer::Context<'_, S>,
+    ) {
+        if span.metadata().name() == "hstreamdb.consume" {
+            self.0.lock().unwrap().push(span.values().to_string());
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_session_is_a_span() {
+    use tracing_subscriber::layer::SubscriberExt as _;
+    let spans = Spans::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(spans.clone()));
+    let mut node = TestNode::start().await;
+    let shard = node.stream("s", 1).await[0];
+    node.subscription("sub", "s").await;
+    let consumer = node.client().await.consumer("sub").name("worker").start().await.unwrap();
+    for sessions in 1..3 {
+        let ids = node.append_batches("s", shard, 3, 2).await;
+        assert_eq!(receive(&consumer, 6).await, ids);
+        consumer.ack(&ids).unwrap();
+        soon(consumer.flush_acks()).await.unwrap();
+        let seen = spans.0.lock().unwrap().clone();
+        assert_eq!(seen.len(), sessions, "none per batch or record: {seen:?}");
+        let address = node.address().to_string();
+        for part in ["subscription: sub", "consumer: worker", &format!("node: {address}")] {
+            assert!(seen[sessions - 1].contains(part), "{seen:?}");
+        }
+        node.stop().await;
+        node.start_again().await;
+    }
+}
