@@ -19,7 +19,11 @@ struct Program {
     link: Link,
     client: Client,
     producer: Producer,
+    /// Would go on trying for two minutes.
+    patient: Producer,
     consumer: Consumer,
+    /// Would go on trying for ever.
+    lasting: Consumer,
     follower: Reader,
 }
 
@@ -49,9 +53,13 @@ impl Program {
         let consumer = soon(consumer.start()).await.unwrap();
         let batch = soon(consumer.next_batch()).await.unwrap().unwrap();
         consumer.ack_batch(&batch).unwrap();
+        let lasting = soon(client.consumer(&format!("lasting{number}")).start()).await.unwrap();
+        let batch = soon(lasting.next_batch()).await.unwrap().unwrap();
+        let patient = client.producer("s").build().await.unwrap();
+        lasting.ack_batch(&batch).unwrap();
         let follower = client.stream_reader("s").timeout(Duration::from_millis(300)).open().await.unwrap();
         soon(follower.next_batch()).await.unwrap();
-        Program { link, client, producer, consumer, follower }
+        Program { link, client, producer, patient, consumer, lasting, follower }
     }
 
     fn suffer(&self, trouble: Trouble) {
@@ -71,7 +79,7 @@ impl Program {
 
     /// Every call there is ends, and says the right thing about what was appended.
     async fn end(self, trouble: Trouble) {
-        let Program { link: _link, client, producer, consumer, follower } = self;
+        let Program { link: _link, client, producer, patient, consumer, lasting, follower } = self;
         let appends = async {
             let one = producer.append(Record::raw("one")).await.unwrap();
             let many: RecordBatch =
@@ -97,6 +105,14 @@ impl Program {
             assert_eq!(report.failed + report.unresolved, 52, "{trouble:?}");
             soon(last).await.unwrap_err();
         };
+        let closes = async {
+            let held = patient.append(Record::raw("held")).await.unwrap();
+            let report = soon(patient.close(Duration::from_millis(100))).await.unwrap();
+            assert_eq!((report.acknowledged, report.unresolved), (0, 1), "{trouble:?}");
+            soon(held).await.unwrap_err();
+            let report = soon(lasting.stop(Duration::from_millis(100))).await.unwrap();
+            assert!(!report.clean, "{trouble:?}: {report:?}");
+        };
         let calls = async {
             soon(client.list_streams()).await.unwrap_err();
             soon(client.list_shards("s")).await.unwrap_err();
@@ -120,7 +136,7 @@ impl Program {
                 }
             }
         };
-        tokio::join!(appends, calls, consumes, reads);
+        tokio::join!(appends, closes, calls, consumes, reads);
         // The reader above is still open; closing does not wait for anybody longer than it was told.
         let closed = tokio::time::Instant::now();
         let _ = soon(client.close(Duration::from_millis(500))).await;
@@ -145,6 +161,7 @@ async fn p01_everything_ends_whatever_the_network_does_for_good() {
     ];
     for number in 0..troubles.len() {
         node.subscription(&format!("sub{number}"), "s").await;
+        node.subscription(&format!("lasting{number}"), "s").await;
     }
     let mut programs = Vec::new();
     for (number, trouble) in troubles.into_iter().enumerate() {

@@ -89,10 +89,8 @@ impl Producing {
             .flow_control_records(plan.flow_records)
             .when_full(plan.when_full)
             .delivery_timeout(plan.delivery_timeout)
-            .allow_duplicates(plan.allow_duplicates)
-            .build()
-            .await
-            .unwrap();
+            .allow_duplicates(plan.allow_duplicates);
+        let producer = eventually("a producer", PATIENCE, || producer.clone().build().map(Result::ok)).await;
         let ledger =
             Ledger { history: history.clone(), accepted: AtomicU64::new(0), open: AtomicUsize::new(0) };
         Producing { producer, number, closes_early: plan.closes_early, ledger: Arc::new(ledger) }

@@ -71,9 +71,10 @@ pub async fn rounds(server: ServerKind, capable: bool) {
 
 async fn run(plan: &Plan, history: &Arc<History>) -> Result<String, String> {
     let world = World::start(plan, history.clone()).await;
+    let direct = world.direct().await;
     let producers = world.client(&world.producers).await;
-    producers.create_stream(STREAM, StreamOptions::new().shard_count(plan.shards)).await.unwrap();
-    let shards = producers.list_shards(STREAM).await.unwrap();
+    direct.create_stream(STREAM, StreamOptions::new().shard_count(plan.shards)).await.unwrap();
+    let shards = direct.list_shards(STREAM).await.unwrap();
     let shards: Vec<u64> = shards.iter().map(|shard| shard.id).collect();
 
     let consumers = world.client(&world.consumers).await;
@@ -85,10 +86,11 @@ async fn run(plan: &Plan, history: &Arc<History>) -> Result<String, String> {
             .ack_timeout_secs(of.ack_timeout_secs)
             .max_unacked_records(of.max_unacked_records)
             .redeliver_on_disconnect(of.redeliver_on_disconnect);
-        consumers.create_subscription(&name, STREAM, options).await.unwrap();
+        direct.create_subscription(&name, STREAM, options).await.unwrap();
         let restarts = Restarts((!plan.capable).then(|| world.restarts.clone()));
         consuming.push(Consuming::new(name, number as u32, consumers.clone(), history.clone(), restarts));
     }
+    direct.close(PATIENCE).await.unwrap();
     let readers = world.client(&world.readers).await;
     let reading = Reading::new(readers.clone(), STREAM, history.clone());
     let mut producing = Vec::new();

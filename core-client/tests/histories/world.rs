@@ -18,6 +18,11 @@ use std::{
 };
 use tokio::{sync::Mutex, time::sleep};
 
+/// Deadline of one try where faults are, shorter than most of them.
+const IMPATIENT: Duration = Duration::from_millis(400);
+/// The same where there are none.
+const PATIENT: Duration = Duration::from_secs(20);
+
 /// What a full disk has left: less than the server keeps for trims and checkpoints, so that it refuses batches and nothing
 /// else. Without any of it the metadata would take nothing either, until the next start.
 const RESERVED: u64 = 32 << 20;
@@ -54,13 +59,13 @@ impl World {
     /// A client that goes through a link.
     pub async fn client(&self, link: &Link) -> Client {
         let proxy = format!("127.0.0.1:{}", self.proxy.port());
-        connect(&link.url(), vec![(proxy, link.address().to_string())]).await
+        connect(&link.url(), vec![(proxy, link.address().to_string())], IMPATIENT).await
     }
 
-    /// A client of the server itself.
+    /// A client of the server itself, which bears with a busy machine.
     pub async fn direct(&self) -> Client {
         let port = self.server.lock().await.1;
-        connect(&format!("hstream://127.0.0.1:{port}"), Vec::new()).await
+        connect(&format!("hstream://127.0.0.1:{port}"), Vec::new(), PATIENT).await
     }
 
     /// Does to the link what the steps say; how many there were when `ended` is over.
@@ -166,12 +171,12 @@ impl World {
     }
 }
 
-async fn connect(url: &str, mapping: Vec<(String, String)>) -> Client {
+async fn connect(url: &str, mapping: Vec<(String, String)>, request_timeout: Duration) -> Client {
     Client::builder()
         .url(url)
         .set("host_mapping", mapping)
         .unwrap()
-        .request_timeout(Duration::from_millis(400))
+        .request_timeout(request_timeout)
         .unwrap()
         .connect_timeout(Duration::from_secs(5))
         .unwrap()
