@@ -4,7 +4,7 @@ mod node_under_test;
 
 use futures::StreamExt as _;
 use hstream_testkit::{Fault, RpcProxy, eventually};
-use hstreamdb::{Client, ErrorKind, GapKind, Offset, ReadFrom, Reader, RecordId};
+use hstreamdb::{Client, ErrorKind, GapKind, Offset, ReadFrom, Reader, RecordId, StreamPosition};
 use hstreamdb_proto::api;
 use node_under_test::{TestNode, soon};
 use std::collections::{BTreeMap, BTreeSet};
@@ -176,12 +176,25 @@ async fn a_time_ends_a_read_with_all_that_was_appended_by_then() {
     let shard = node.stream("s", 1).await[0];
     let client = node.client().await;
     let mut times: Vec<(i64, RecordId)> = Vec::new();
-    let ids = node.append_batches("s", shard, 40, 1).await;
+    // All at once, so that several share a millisecond.
+    let appends = (0..40).map(|_| {
+        let records = vec![api::HStreamRecord {
+            header: Some(api::HStreamRecordHeader { flag: 1, key: "k".into(), ..Default::default() }),
+            payload: b"x".to_vec().into(),
+        }];
+        let payload = prost::Message::encode_to_vec(&api::BatchHStreamRecords { records }).into();
+        let records = Some(api::BatchedRecord { batch_size: 1, payload, ..Default::default() });
+        let request = api::AppendRequest { stream_name: "s".into(), shard_id: shard, records };
+        let mut wire = node.wire.clone();
+        async move { wire.append(request).await.unwrap() }
+    });
+    futures::future::join_all(appends).await;
     let all = client.shard_reader("s", shard).until(Offset::Latest).open().await.unwrap();
     while let Some(batch) = soon(all.next_batch()).await.unwrap() {
         times.push((batch.publish_time_ms(), batch.ids()[0]));
     }
-    assert_eq!(times.len(), ids.len());
+    assert_eq!(times.len(), 40);
+    let ids: Vec<_> = times.iter().map(|(_, id)| *id).collect();
     let proxy = RpcProxy::start(node.address().port()).await.unwrap();
     let cut_off =
         Client::builder().url(proxy.url()).set("retry_base_ms", 1).unwrap().connect().await.unwrap();
@@ -202,6 +215,13 @@ async fn a_time_ends_a_read_with_all_that_was_appended_by_then() {
             proxy.cut_connections();
         }
         assert_eq!(seen, expected);
+    }
+    // One that goes on inside the millisecond that ends it.
+    for (number, (time, id)) in times.iter().enumerate() {
+        let position: StreamPosition = format!("{shard}:>{}-0", id.batch_id).parse().unwrap();
+        let rest = client.shard_reader("s", shard).from(position).until(Offset::Timestamp(*time));
+        let left = times[number + 1..].iter().filter(|(other, _)| other == time).map(|(_, id)| *id);
+        assert_eq!(read_to_end(&rest.open().await.unwrap()).await, left.collect::<Vec<_>>());
     }
     let later = client.shard_reader("s", shard).until(Offset::Timestamp(i64::MAX)).open().await.unwrap();
     assert_eq!(read_to_end(&later).await, ids, "a time to come ends at what is the newest now");

@@ -28,11 +28,14 @@ async fn take(reader: &Reader, records: usize) -> Vec<RecordId> {
 
 async fn poll(reader: &PolledReader, records: usize, at_a_time: u32) -> Vec<RecordId> {
     let mut ids = Vec::new();
-    while ids.len() < records {
-        for batch in soon(reader.read(at_a_time)).await.unwrap() {
-            ids.extend_from_slice(batch.ids());
+    soon(async {
+        while ids.len() < records {
+            for batch in reader.read(at_a_time).await.unwrap() {
+                ids.extend_from_slice(batch.ids());
+            }
         }
-    }
+    })
+    .await;
     ids
 }
 
