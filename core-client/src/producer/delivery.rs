@@ -204,6 +204,8 @@ impl Delivery {
                     // Resent as soon as the one before is through; the pause is for a server that restarted.
                     let pause = Duration::from_millis(4 << gaps.min(6)).min(GAP_PAUSE_MAX);
                     gaps += 1;
+                    // The server has answered: what failed before is no reason to wait longer next time.
+                    pauses = self.retry.unlimited().backoff(rand::random::<f64>);
                     tokio::select! {
                         changed = self.progress.changed() => {
                             if changed.is_err() {
