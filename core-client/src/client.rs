@@ -1,5 +1,7 @@
 //! `Client` and its builder: the way to everything else.
 
+mod writing;
+
 use crate::{
     cluster::{AuthToken, Cluster, Events, Names, Node, RawSettings, TokenProvider},
     error::Result,

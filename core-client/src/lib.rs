@@ -4,7 +4,6 @@
 mod admin;
 mod client;
 mod cluster;
-mod codec;
 pub mod compat;
 mod consumer;
 mod error;

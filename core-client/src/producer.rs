@@ -6,7 +6,6 @@ mod builder;
 mod cluster_transport;
 mod delivery;
 mod direct;
-mod entry;
 mod flow;
 mod lookup;
 mod nowhere;
@@ -19,6 +18,7 @@ mod shared;
 mod transport;
 
 pub use builder::ProducerBuilder;
+pub(crate) use cluster_transport::shard_map;
 pub(crate) use direct::DirectProducers;
 pub use observer::BatchReport;
 pub use outcome::{AppendOutcome, Completion, ManyReceipt, Receipt};
@@ -26,9 +26,8 @@ pub use report::{CloseReport, UnresolvedShard};
 pub use settings::{Compression, WhenFull};
 
 use crate::{
-    codec::RecordLayout,
     error::{Error, ErrorKind, Result},
-    record::{Record, RecordBatch, RecordView},
+    record::{Record, RecordBatch, RecordView, codec::RecordLayout},
 };
 use flow::{Permit, Turn, closed};
 use outcome::Call;

@@ -1,6 +1,7 @@
 //! What goes into a stream and what comes out: records, their ids, positions, and whole batches of them.
 
 mod batch;
+pub(crate) mod codec;
 mod hrecord;
 mod id;
 mod received;

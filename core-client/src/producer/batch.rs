@@ -6,9 +6,8 @@ use super::{
     outcome::Waiters,
 };
 use crate::{
-    codec::BatchEncoder,
     error::{Error, ErrorKind, Result},
-    record::RecordId,
+    record::{RecordId, codec::BatchEncoder},
 };
 use std::sync::{Arc, OnceLock, Weak};
 use tokio::{sync::watch, time::Instant};

@@ -9,9 +9,11 @@ use super::{
     settings::ProducerSettings,
 };
 use crate::{
-    codec::{BatchEncoder, RecordLayout},
     error::{Error, ErrorKind, Result},
-    record::{RecordBatch, RecordId, RecordView},
+    record::{
+        RecordBatch, RecordId, RecordView,
+        codec::{BatchEncoder, RecordLayout},
+    },
     routing::ShardMap,
 };
 use hstreamdb_proto::api::ErrorCode;

@@ -27,7 +27,7 @@ pub struct ProducerBuilder {
 }
 
 impl ProducerBuilder {
-    pub(super) fn new(cluster: Cluster, stream: impl Into<String>) -> Self {
+    pub(crate) fn new(cluster: Cluster, stream: impl Into<String>) -> Self {
         ProducerBuilder { cluster, stream: stream.into(), settings: ProducerSettings::default() }
     }
 

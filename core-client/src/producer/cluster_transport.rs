@@ -29,6 +29,16 @@ pub(super) struct ClusterTransport {
     pub request_timeout: Duration,
 }
 
+/// The shards of a stream, for callers that have no producer.
+///
+/// # Errors
+/// `NotFound` when the stream does not exist, `Unavailable`, `Closed`.
+pub(crate) async fn shard_map(cluster: &Cluster, stream: &str) -> Result<ShardMap> {
+    let request_timeout = cluster.settings().request_timeout;
+    let transport = ClusterTransport { cluster: cluster.clone(), stream: stream.to_owned(), request_timeout };
+    transport.list_shards().await.map(|(_, map)| map)
+}
+
 impl ClusterTransport {
     /// The shards the stream has now, and the node that said so.
     pub async fn list_shards(&self) -> Result<(NodeAddress, ShardMap)> {

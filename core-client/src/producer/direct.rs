@@ -62,7 +62,7 @@ impl Kept {
 }
 
 impl DirectProducers {
-    pub(super) async fn append(&self, cluster: &Cluster, stream: &str, record: Record) -> Result<RecordId> {
+    pub(crate) async fn append(&self, cluster: &Cluster, stream: &str, record: Record) -> Result<RecordId> {
         let producer = self.producer(cluster, stream).await?;
         match producer.append_one(&record).await?.await {
             // The producer has learned that the stream was created again since it was used last.
@@ -71,7 +71,7 @@ impl DirectProducers {
         }
     }
 
-    pub(super) async fn append_batch(
+    pub(crate) async fn append_batch(
         &self,
         cluster: &Cluster,
         stream: &str,

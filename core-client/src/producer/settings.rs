@@ -2,9 +2,9 @@
 
 use super::observer::{BatchReport, Observer};
 use crate::{
-    codec::MAX_BATCH_BYTES,
     error::{Error, ErrorKind, Result},
     options::{OptionScope, OptionValue, Setting},
+    record::codec::MAX_BATCH_BYTES,
     retry::RetryPolicy,
 };
 use hstreamdb_proto::api::CompressionType;

@@ -1,10 +1,7 @@
 //! Batches as they arrive: decoded on demand, once, without copying payloads.
 
-use super::{HRecord, PayloadKind, RecordId};
-use crate::{
-    codec,
-    error::{Error, ErrorKind, Result},
-};
+use super::{HRecord, PayloadKind, RecordId, codec};
+use crate::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use hstreamdb_proto::api;
 use serde::de::DeserializeOwned;

@@ -1,9 +1,9 @@
 //! What a client offers for writing.
 
-use super::{AppendOutcome, ProducerBuilder, cluster_transport::ClusterTransport};
+use super::Client;
 use crate::{
-    client::Client,
     error::Result,
+    producer::{self, AppendOutcome, ProducerBuilder},
     record::{Record, RecordBatch, RecordId},
     routing::ShardMap,
 };
@@ -22,7 +22,7 @@ impl Client {
     /// the future after the record was accepted does not take it back.
     ///
     /// # Errors
-    /// Those of [`Producer::append`](super::Producer::append) and of its receipt; `NotFound` when the stream does not
+    /// Those of [`Producer::append`](crate::Producer::append) and of its receipt; `NotFound` when the stream does not
     /// exist.
     ///
     /// ```no_run
@@ -49,9 +49,6 @@ impl Client {
     /// # Errors
     /// `NotFound` when the stream does not exist, `Unavailable`, `Closed`.
     pub async fn shard_map(&self, stream: &str) -> Result<ShardMap> {
-        let request_timeout = self.cluster.settings().request_timeout;
-        let transport =
-            ClusterTransport { cluster: self.cluster.clone(), stream: stream.to_owned(), request_timeout };
-        transport.list_shards().await.map(|(_, map)| map)
+        producer::shard_map(&self.cluster, stream).await
     }
 }

@@ -1,9 +1,7 @@
 //! Batches to bytes and back: records are written straight into the buffer that is sent.
 
-use crate::{
-    error::{Error, ErrorKind, Result},
-    record::{PayloadKind, ReceivedRecord, RecordId, RecordView},
-};
+use super::{PayloadKind, ReceivedRecord, RecordId, RecordView};
+use crate::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use hstreamdb_proto::{api, batch, compression};
 use prost::{
