@@ -3,8 +3,8 @@
 
 mod node_under_test;
 
-use hstream_testkit::eventually;
-use hstreamdb::{Client, Offset};
+use hstream_testkit::{Fault, RpcProxy, eventually};
+use hstreamdb::{Client, Offset, Record, RecordBatch};
 use node_under_test::{PATIENCE, TestNode, soon};
 use std::{
     io::{self, Write},
@@ -73,6 +73,29 @@ async fn p20_a_call_is_one_span_with_its_node_and_tries_and_without_secrets() {
     let fields = format!("operation=\"get stream\" resource=\"missing\" tries=1 node={}", node.address());
     written.closed(&format!("hstreamdb.call{{{fields}}}"), 1).await;
     assert!(!written.text().contains("hunter"), "{}", written.text());
+}
+
+#[tokio::test]
+async fn each_batch_is_one_span_and_no_record_is() {
+    let (written, _listening) = Written::listen();
+    let mut node = TestNode::start().await;
+    let shard = node.stream("s", 1).await[0];
+    let proxy = RpcProxy::start(node.address().port()).await.unwrap();
+    let client = soon(Client::connect(&proxy.url())).await.unwrap();
+    let producer = client.producer("s").batch_max_records(4).max_inflight_per_shard(1).build().await.unwrap();
+    proxy.set(Fault::LoseReplies(1));
+    let batch: RecordBatch = vec![Record::raw("secret"); 6].iter().collect();
+    soon(soon(producer.append_many(batch)).await.unwrap()).await.into_result().unwrap();
+    for (sequence, records, bytes, tries) in [(0, 4, 56, 2), (1, 2, 28, 1)] {
+        let sizes = format!("stream=s shard={shard} sequence={sequence} records={records} bytes={bytes}");
+        // The node of every try is told.
+        let nodes = format!(" node=127.0.0.1:{}", proxy.port()).repeat(tries);
+        written.closed(&format!("hstreamdb.append{{{sizes}{nodes} tries={tries}}}"), 1).await;
+    }
+    let text = written.text();
+    let closed = text.lines().filter(|line| line.contains(" hstreamdb.append{") && line.contains(": close"));
+    assert_eq!(closed.count(), 2, "{text}");
+    assert!(!text.contains("secret"), "{text}");
 }
 
 #[tokio::test]

@@ -3,7 +3,6 @@
 mod model;
 mod observing;
 mod routing;
-mod tracing;
 
 use super::{Producer, outcome::AppendOutcome, settings::ProducerSettings};
 use crate::{
