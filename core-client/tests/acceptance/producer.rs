@@ -392,6 +392,23 @@ async fn p08_flow_control_is_exact_fair_and_survives_those_who_give_up() {
     assert_eq!((producer.pending().records, producer.pending().bytes), (0, 0), "all room comes back");
     soon(producer.append(of(1000)).await.unwrap()).await.unwrap();
 
+    // One that has its bytes and waits for its record gives both back when it gives up.
+    let narrow = client.producer("s").flow_control_bytes(1000).flow_control_records(1);
+    let narrow = narrow
+        .batch_max_age(Duration::ZERO)
+        .request_timeout(Duration::from_millis(300))
+        .build()
+        .await
+        .unwrap();
+    proxy.set(Fault::Hang);
+    let held = narrow.append(of(1)).await.unwrap();
+    let mut waiting = Box::pin(narrow.append(of(900)));
+    assert!(futures::poll!(&mut waiting).is_pending());
+    drop(waiting);
+    proxy.set(Fault::None);
+    soon(held).await.unwrap();
+    soon(soon(narrow.append(of(1000))).await.unwrap()).await.unwrap();
+
     proxy.set(Fault::Hang);
     for when_full in [WhenFull::Fail, WhenFull::WaitTimeout(Duration::from_millis(20))] {
         let producer = build(when_full).await.unwrap();
