@@ -1,63 +1,47 @@
-//! TLS against a real node behind a gateway that ends TLS.
+//! TLS against a real node.
 
 mod node_under_test;
 
-use futures::future::BoxFuture;
+use hstream_server::{
+    node::{Node, NodeConfig},
+    tls::TlsFiles,
+};
 use hstreamdb::{Client, ClientBuilder, ErrorKind};
 use node_under_test::{TestNode, soon};
-use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    task::{Context, Poll},
-};
-use tonic::{
-    body::Body,
-    server::NamedService,
-    transport::{Certificate, Channel, Identity, Server, ServerTlsConfig, server::TcpIncoming},
-};
-use tower::Service;
+use std::{net::SocketAddr, path::PathBuf};
 
 const CA: &str = include_str!("certificates/ca.pem");
 const CERT: &str = include_str!("certificates/server.pem");
 const KEY: &str = include_str!("certificates/server.key");
 
-/// Passes every call on as it is.
-#[derive(Clone)]
-struct Gateway(Channel);
-
-impl NamedService for Gateway {
-    const NAME: &'static str = "hstream.server.HStreamApi";
+/// A node that speaks TLS only, with its data; it ends when this is dropped.
+struct TlsNode {
+    node: Node,
+    _data: tempfile::TempDir,
 }
 
-impl Service<http::Request<Body>> for Gateway {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+impl TlsNode {
+    async fn start(clients_must_show_a_certificate: bool) -> Self {
+        let file =
+            |name: &str| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates")).join(name);
+        let data = tempfile::tempdir().unwrap();
+        let config = NodeConfig {
+            port: 0,
+            data_dir: data.path().join("data"),
+            enable_tls: true,
+            tls: Some(TlsFiles {
+                key: file("server.key"),
+                certificate: file("server.pem"),
+                client_authorities: clients_must_show_a_certificate.then(|| file("ca.pem")),
+            }),
+            ..NodeConfig::default()
+        };
+        TlsNode { node: Node::start(config).await.unwrap(), _data: data }
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let mut channel = self.0.clone();
-        Box::pin(async move {
-            std::future::poll_fn(|context| channel.poll_ready(context)).await.unwrap();
-            Ok(channel.call(request).await.unwrap().map(Body::new))
-        })
+    fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.node.address().port()).into()
     }
-}
-
-async fn gateway(node: &TestNode, clients_must_show_a_certificate: bool) -> SocketAddr {
-    let channel = Channel::from_shared(format!("http://{}", node.address())).unwrap().connect_lazy();
-    let mut tls = ServerTlsConfig::new().identity(Identity::from_pem(CERT, KEY));
-    if clients_must_show_a_certificate {
-        tls = tls.client_ca_root(Certificate::from_pem(CA));
-    }
-    let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let address = incoming.local_addr().unwrap();
-    let server = Server::builder().tls_config(tls).unwrap().add_service(Gateway(channel));
-    tokio::spawn(server.serve_with_incoming(incoming));
-    address
 }
 
 fn builder(address: SocketAddr) -> ClientBuilder {
@@ -71,16 +55,16 @@ fn builder(address: SocketAddr) -> ClientBuilder {
 
 #[tokio::test]
 async fn calls_travel_over_tls_when_the_authority_and_the_name_fit() {
-    let node = TestNode::start().await;
-    let address = gateway(&node, false).await;
+    let node = TlsNode::start(false).await;
+    let address = node.address();
     let client = soon(builder(address).connect()).await.unwrap();
     assert_eq!(client.echo("hidden").await.unwrap(), "hidden");
 }
 
 #[tokio::test]
 async fn a_wrong_name_an_unknown_authority_and_plain_text_are_refused_with_a_reason() {
-    let node = TestNode::start().await;
-    let address = gateway(&node, false).await;
+    let node = TlsNode::start(false).await;
+    let address = node.address();
     let wrong_name = builder(address).set("tls_domain_name", "other.test").unwrap();
     let error = soon(wrong_name.connect()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -91,14 +75,15 @@ async fn a_wrong_name_an_unknown_authority_and_plain_text_are_refused_with_a_rea
     assert!(error.to_string().contains("certificate"), "{error}");
 
     assert!(soon(Client::connect(&format!("hstream://{address}"))).await.is_err());
-    let error = soon(builder(node.address()).connect()).await.unwrap_err();
+    let plain = TestNode::start().await;
+    let error = soon(builder(plain.address()).connect()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
 }
 
 #[tokio::test]
 async fn a_client_certificate_opens_a_server_that_wants_one() {
-    let node = TestNode::start().await;
-    let address = gateway(&node, true).await;
+    let node = TlsNode::start(true).await;
+    let address = node.address();
     assert!(soon(builder(address).connect()).await.is_err());
     let with_certificate =
         builder(address).set("tls_cert_pem", CERT).unwrap().set("tls_key_pem", KEY).unwrap();
