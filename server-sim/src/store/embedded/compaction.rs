@@ -13,8 +13,9 @@
 
 use super::frame::{HEADER_LEN, Header};
 use super::log::end_of;
+use super::segment_id::SegmentId;
 use super::segment_index::{self, ShardEntries};
-use super::segments::{Segment, SegmentId, SegmentUse, UNFINISHED, frame_len};
+use super::segments::{Segment, SegmentUse, UNFINISHED, frame_len};
 use super::shard::Entry;
 use super::snapshot::{ShardSnapshot, decode_snapshot, encode_snapshot};
 use super::writer::segment_start;

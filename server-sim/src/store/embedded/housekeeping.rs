@@ -119,7 +119,11 @@ fn plan(shared: &Shared) -> (Option<compaction::Plan>, bool) {
     (compaction::plan(&segments, start, full.max(start.saturating_mul(2)), room), short)
 }
 
-fn write_index(shared: &Shared, segment: &SegmentUse) {
+pub fn write_index(shared: &Shared, segment: &SegmentUse) {
+    // A trim may have removed it since it was listed; an index without a segment would stay until the next start.
+    if !shared.segments.has(segment) {
+        return;
+    }
     let number = segment.id.number;
     let mut batches = shared.entries_in(number..=number);
     // By shard; sorting keeps the order within one.

@@ -23,6 +23,7 @@ mod meta;
 mod queue;
 mod recovery;
 mod scrub;
+mod segment_id;
 mod segment_index;
 mod segments;
 mod shard;

@@ -9,8 +9,9 @@ mod scan;
 mod state;
 
 use super::EmbeddedOptions;
+use super::segment_id::SegmentId;
 use super::segment_index;
-use super::segments::{Segment, SegmentId, SegmentUse, Segments, UNFINISHED};
+use super::segments::{Segment, SegmentUse, Segments, UNFINISHED};
 use super::shard::Shard;
 use super::writer::{create_segment, empty_snapshot};
 use crate::store::disk::Disk;

@@ -12,7 +12,7 @@
 //! another segment is not believed; the segment is read instead and the file written again.
 
 use super::frame::HEADER_LEN;
-use super::segments::SegmentId;
+use super::segment_id::SegmentId;
 use super::shard::Entry;
 use crate::store::disk::Disk;
 use crate::store::varint;

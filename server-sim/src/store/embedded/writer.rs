@@ -3,7 +3,8 @@
 use super::Shared;
 use super::frame::{HEADER_LEN, Header, Kind, Place};
 use super::queue::{BatchItem, Control, ControlItem, Item};
-use super::segments::{Segment, SegmentId, Segments};
+use super::segment_id::SegmentId;
+use super::segments::{Segment, Segments};
 use super::shard::{Entry, Shard};
 use super::snapshot::{encode_ids, encode_snapshot, encode_specs, encode_trims};
 use crate::store::disk::Disk;

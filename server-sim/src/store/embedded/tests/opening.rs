@@ -187,3 +187,18 @@ async fn a_directory_of_format_1_is_read_and_continued() {
         assert!(format.ends_with("format 2\n"), "{format}");
     }
 }
+
+#[tokio::test]
+async fn a_segment_that_was_removed_meanwhile_gets_no_index() {
+    let disk = FaultDisk::new();
+    let (log, _) = super::super::open_log(Arc::new(disk.clone()) as Arc<dyn Disk>, quiet()).await.unwrap();
+    log.create_shards(&[spec(1)]).await.unwrap();
+    for n in 0..20 {
+        log.append(1, batch(format!("{n} {}", "x".repeat(200)))).await.unwrap();
+    }
+    let listed = log.shared.segments.in_order().swap_remove(0);
+    log.trim(1, lsn(10)).await.unwrap();
+    until("the trimmed segment is gone", || !disk.list().unwrap().contains(&listed.id.name())).await;
+    super::super::housekeeping::write_index(&log.shared, &listed);
+    assert!(!disk.list().unwrap().contains(&listed.id.index_name()));
+}
