@@ -12,5 +12,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Payloads stay slices of the received buffer instead of being copied into vectors.
         .bytes(".")
         .compile_fds(descriptors)?;
+    // Apart, so that the published descriptors hold nothing of ours.
+    tonic_prost_build::configure()
+        .bytes(".")
+        .extern_path(".hstream.server", "crate::api")
+        .compile_fds(protox::compile(["hstream/internal/node.proto"], ["."])?)?;
     Ok(())
 }

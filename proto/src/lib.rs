@@ -20,6 +20,12 @@ pub mod api {
     tonic::include_proto!("hstream.server");
 }
 
+/// What nodes of one cluster ask each other: `hstream.internal.Node`.
+#[allow(missing_docs, missing_debug_implementations, clippy::all, rust_2018_idioms)]
+pub mod internal {
+    tonic::include_proto!("hstream.internal");
+}
+
 /// Serialized `FileDescriptorSet` of the `.proto` text, for reflection and for comparing with other releases.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 

@@ -3,6 +3,7 @@
 //! A client that comes in through an extra listener is told the addresses under that listener's key, so that
 //! one node can be known by different names inside and outside of a network.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -136,7 +137,7 @@ pub fn check_ports(main: u16, listeners: &[ExtraListener]) -> Result<(), String>
 }
 
 /// An address as clients are told.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Address {
     /// Host name or address.
     pub host: String,
@@ -145,7 +146,7 @@ pub struct Address {
 }
 
 /// Every address of one node, with the ports that were really opened.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Advertised {
     /// For calls through the main listener.
     pub main: Address,

@@ -137,6 +137,7 @@ impl Arguments {
                 enable_tls: self.enable_tls.or(server.enable_tls).unwrap_or_default(),
                 tls,
                 limits,
+                cluster: default.cluster,
             },
             log: LogSettings { level, color: self.log_with_color.or(server.log_with_color), file: log_file },
             meaningless,

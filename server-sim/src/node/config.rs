@@ -1,6 +1,7 @@
 //! How a node is set up.
 
 use crate::auth::Tokens;
+use crate::cluster::ClusterConfig;
 use crate::limits::Limits;
 use crate::listener::ExtraListener;
 use crate::tls::TlsFiles;
@@ -15,7 +16,7 @@ pub struct NodeConfig {
     pub bind_address: IpAddr,
     /// Port for clients, 0 for a free one; default 6570.
     pub port: u16,
-    /// Port for other nodes; default 6571. A single node opens no such port.
+    /// Port for other nodes, UDP and TCP; default 6571. A node without seeds opens no such port.
     pub internal_port: u16,
     /// Host name or address clients are told; default the bind address, or 127.0.0.1 if that is unspecified.
     pub advertised_address: Option<String>,
@@ -40,6 +41,8 @@ pub struct NodeConfig {
     pub tls: Option<TlsFiles>,
     /// What peers may take.
     pub limits: Limits,
+    /// How it takes part in a cluster; default not at all.
+    pub cluster: ClusterConfig,
 }
 
 impl Default for NodeConfig {
@@ -59,6 +62,7 @@ impl Default for NodeConfig {
             enable_tls: false,
             tls: None,
             limits: Limits::default(),
+            cluster: ClusterConfig::default(),
         }
     }
 }

@@ -77,7 +77,7 @@ impl Position {
             .iter()
             .map(|(id, position, next)| (key(id), Bytes::from(format!("{} {next}", position.reader))))
             .collect();
-        meta.put_many(values).await?;
+        meta.put_many(values, None).await?;
         for (_, position, next) in moved {
             position.saved.store(next, Ordering::Relaxed);
         }

@@ -6,8 +6,11 @@
 
 pub mod disk;
 pub mod embedded;
+mod meta_watch;
 pub mod producer_table;
 mod varint;
+
+pub use meta_watch::{MetaChange, MetaWatch, Seen};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -260,6 +263,15 @@ pub enum Expect {
     Version(u64),
 }
 
+/// What must still be so when a write lands: this key has this version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guard {
+    /// The key that is looked at; it is not written.
+    pub key: String,
+    /// The version it must have.
+    pub version: u64,
+}
+
 /// Small, important state: streams, subscriptions, checkpoints, readers, leases.
 ///
 /// Keys are `/`-separated text. Every change is durable when its future resolves. Only single keys are atomic;
@@ -278,9 +290,19 @@ pub trait MetaStore: Send + Sync + fmt::Debug + 'static {
     /// [`StoreError::Conflict`] if it does not hold; nothing was written.
     async fn put(&self, key: &str, value: Bytes, expect: Expect) -> Result<u64>;
 
-    /// Writes many values unconditionally with one sync; a stop in between may leave some of them written.
-    async fn put_many(&self, values: Vec<(String, Bytes)>) -> Result<()>;
+    /// Writes many values with one sync; a stop in between may leave some of them written. With a `guard` each of
+    /// them is written only if the guard's key has the guard's version at that moment.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] naming the guard's key if it has another version.
+    async fn put_many(&self, values: Vec<(String, Bytes)>, guard: Option<Guard>) -> Result<()>;
 
     /// Removes a value if the expectation holds; removing what is absent is fine under [`Expect::Any`].
     async fn delete(&self, key: &str, expect: Expect) -> Result<()>;
+
+    /// Changes of the keys that start with `prefix`, beginning with those made after this call.
+    ///
+    /// Whoever keeps a copy in memory calls this first and [`MetaStore::list`] then, and takes a change only if its
+    /// version is above the one it has of that key.
+    fn watch(&self, prefix: &str) -> MetaWatch;
 }

@@ -236,7 +236,7 @@ impl Live {
             .iter()
             .map(|(shard, lsn)| (format!("{prefix}{shard}"), Bytes::from(lsn.to_string())))
             .collect();
-        self.meta.put_many(values).await?;
+        self.meta.put_many(values, None).await?;
         let mut state = self.state();
         for (shard, lsn) in unsaved {
             state.saved(shard, lsn);

@@ -4,7 +4,7 @@
 //! carry a checksum of our own, because redb checks its pages only when it repairs a file.
 
 use crate::store::disk::{Disk, DiskFile};
-use crate::store::{Expect, MetaStore, Result, StoreError, Versioned};
+use crate::store::{Expect, Guard, MetaChange, MetaStore, MetaWatch, Result, StoreError, Versioned};
 use async_trait::async_trait;
 use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition};
@@ -13,7 +13,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 const FILE: &str = "meta.redb";
 const FILE_TEMPORARY: &str = "meta.redb.new";
@@ -25,12 +25,16 @@ const LAST_VERSION: &str = "last-version";
 const QUEUE_LEN: usize = 256;
 /// Bytes of changes in one transaction, unless one change alone is larger.
 const GROUP_BYTES: usize = 4 << 20;
+/// Changes a watcher may be behind before it has to list again.
+const WATCH_LEN: usize = 1024;
 
 /// Metadata in one file.
 #[derive(Debug)]
 pub struct RedbMeta {
     /// Gone once closed.
     open: Mutex<Option<Open>>,
+    /// What was committed, for those who watch.
+    committed: broadcast::Sender<MetaChange>,
 }
 
 #[derive(Debug)]
@@ -50,7 +54,7 @@ struct Change {
 #[derive(Debug)]
 enum ChangeKind {
     Put { key: String, value: Bytes, expect: Expect },
-    PutMany(Vec<(String, Bytes)>),
+    PutMany { values: Vec<(String, Bytes)>, guard: Option<Guard> },
     Delete { key: String, expect: Expect },
 }
 
@@ -69,12 +73,13 @@ impl RedbMeta {
         }
         let database = Arc::new(open_database(disk.open(FILE).map_err(io)?, cache_bytes)?);
         let (changes, queue) = mpsc::channel(QUEUE_LEN);
-        let committed = Arc::clone(&database);
+        let (committed, _) = broadcast::channel(WATCH_LEN);
+        let (on, told) = (Arc::clone(&database), committed.clone());
         let committer = std::thread::Builder::new()
             .name("hstream-meta".into())
-            .spawn(move || commit_all(&committed, queue))
+            .spawn(move || commit_all(&on, queue, &told))
             .map_err(io)?;
-        Ok(RedbMeta { open: Mutex::new(Some(Open { database, changes, committer })) })
+        Ok(RedbMeta { open: Mutex::new(Some(Open { database, changes, committer })), committed })
     }
 
     /// Ends after all changes accepted so far are durable.
@@ -152,17 +157,25 @@ impl MetaStore for RedbMeta {
         self.change(ChangeKind::Put { key: key.to_owned(), value, expect }).await
     }
 
-    async fn put_many(&self, values: Vec<(String, Bytes)>) -> Result<()> {
-        self.change(ChangeKind::PutMany(values)).await.map(|_| ())
+    async fn put_many(&self, values: Vec<(String, Bytes)>, guard: Option<Guard>) -> Result<()> {
+        self.change(ChangeKind::PutMany { values, guard }).await.map(|_| ())
     }
 
     async fn delete(&self, key: &str, expect: Expect) -> Result<()> {
         self.change(ChangeKind::Delete { key: key.to_owned(), expect }).await.map(|_| ())
     }
+
+    fn watch(&self, prefix: &str) -> MetaWatch {
+        MetaWatch::new(self.committed.subscribe(), prefix)
+    }
 }
 
 /// Commits changes until nobody can send any.
-fn commit_all(database: &Database, mut queue: mpsc::Receiver<Change>) {
+fn commit_all(
+    database: &Database,
+    mut queue: mpsc::Receiver<Change>,
+    committed: &broadcast::Sender<MetaChange>,
+) {
     let mut poison: Option<StoreError> = None;
     while let Some(first) = queue.blocking_recv() {
         let mut bytes = first.kind.bytes();
@@ -182,7 +195,12 @@ fn commit_all(database: &Database, mut queue: mpsc::Receiver<Change>) {
             poison = Some(StoreError::Poisoned(format!("writing the metadata failed: {error}")));
         }
         match (result, &poison) {
-            (Ok(answers), _) => {
+            (Ok((answers, changes)), _) => {
+                // Before anybody is answered: who has an answer may rely on what watchers know.
+                for change in changes {
+                    // Fails when nobody watches.
+                    let _ = committed.send(change);
+                }
                 for (change, answer) in group.into_iter().zip(answers) {
                     let _ = change.done.send(answer);
                 }
@@ -198,15 +216,16 @@ fn commit_all(database: &Database, mut queue: mpsc::Receiver<Change>) {
 }
 
 /// Writes a group in one transaction; each change gets its own answer, an error is everybody's.
-fn commit(database: &Database, group: &[Change]) -> Result<Vec<Result<u64>>> {
+fn commit(database: &Database, group: &[Change]) -> Result<(Vec<Result<u64>>, Vec<MetaChange>)> {
     let transaction = database.begin_write().map_err(failed)?;
     let mut answers = Vec::with_capacity(group.len());
+    let mut changes = Vec::with_capacity(group.len());
     {
         let mut counters = transaction.open_table(COUNTERS).map_err(failed)?;
         let mut last = counters.get(LAST_VERSION).map_err(failed)?.map_or(0, |version| version.value());
         let mut values = transaction.open_table(VALUES).map_err(failed)?;
         for change in group {
-            answers.push(match apply(&mut values, &change.kind, &mut last) {
+            answers.push(match apply(&mut values, &change.kind, &mut last, &mut changes) {
                 Err(error @ (StoreError::Conflict { .. } | StoreError::Corrupt(_))) => Err(error),
                 answer => Ok(answer?),
             });
@@ -214,31 +233,41 @@ fn commit(database: &Database, group: &[Change]) -> Result<Vec<Result<u64>>> {
         counters.insert(LAST_VERSION, last).map_err(failed)?;
     }
     transaction.commit().map_err(failed)?;
-    Ok(answers)
+    Ok((answers, changes))
 }
 
 fn apply(
     values: &mut Table<'_, &'static str, &'static [u8]>,
     kind: &ChangeKind,
     last: &mut u64,
+    changes: &mut Vec<MetaChange>,
 ) -> Result<u64> {
+    let mut put = |values: &mut Table<'_, _, _>, key: &str, value: &Bytes| {
+        *last += 1;
+        values.insert(key, encode(key, *last, value).as_slice()).map_err(failed)?;
+        changes.push(MetaChange { key: key.to_owned(), value: Some(value.clone()), version: *last });
+        Ok(*last)
+    };
     match kind {
         ChangeKind::Put { key, value, expect } => {
             check(values, key, *expect)?;
-            *last += 1;
-            values.insert(key.as_str(), encode(key, *last, value).as_slice()).map_err(failed)?;
-            Ok(*last)
+            put(values, key, value)
         }
-        ChangeKind::PutMany(many) => {
-            for (key, value) in many {
-                *last += 1;
-                values.insert(key.as_str(), encode(key, *last, value).as_slice()).map_err(failed)?;
+        ChangeKind::PutMany { values: many, guard } => {
+            if let Some(Guard { key, version }) = guard {
+                check(values, key, Expect::Version(*version))?;
             }
-            Ok(*last)
+            for (key, value) in many {
+                put(values, key, value)?;
+            }
+            Ok(0)
         }
         ChangeKind::Delete { key, expect } => {
             check(values, key, *expect)?;
-            values.remove(key.as_str()).map_err(failed)?;
+            if values.remove(key.as_str()).map_err(failed)?.is_some() {
+                *last += 1;
+                changes.push(MetaChange { key: key.clone(), value: None, version: *last });
+            }
             Ok(0)
         }
     }
@@ -262,7 +291,9 @@ impl ChangeKind {
     fn bytes(&self) -> usize {
         match self {
             ChangeKind::Put { key, value, .. } => key.len() + value.len(),
-            ChangeKind::PutMany(many) => many.iter().map(|(key, value)| key.len() + value.len()).sum(),
+            ChangeKind::PutMany { values, .. } => {
+                values.iter().map(|(key, value)| key.len() + value.len()).sum()
+            }
             ChangeKind::Delete { key, .. } => key.len(),
         }
     }

@@ -1,0 +1,29 @@
+//! How a node takes part in a cluster.
+
+use std::time::Duration;
+
+/// How a node takes part in a cluster. [`Default`] is a node that stays alone.
+#[derive(Debug, Clone)]
+pub struct ClusterConfig {
+    /// Where to look for other nodes: `host` or `host:internal-port`. Nodes that list the same seeds, themselves among
+    /// them, found a cluster together. Default none: the node is alone and opens no internal port.
+    pub seed_nodes: Vec<String>,
+    /// Nodes with another name are strangers; default `hstream`.
+    pub cluster_name: String,
+    /// Whether the seeds found the cluster as soon as all of them are up, without waiting for `hstream init`. Default
+    /// false.
+    pub auto_init: bool,
+    /// How long a node may serve what it owns without having renewed its lease; default 3 s.
+    pub lease: Duration,
+}
+
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        ClusterConfig {
+            seed_nodes: Vec::new(),
+            cluster_name: "hstream".to_owned(),
+            auto_init: false,
+            lease: Duration::from_secs(3),
+        }
+    }
+}

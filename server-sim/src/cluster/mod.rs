@@ -1,0 +1,10 @@
+//! Several nodes over one store: who is there, and who serves what.
+//!
+//! Membership is a hint: it says where to look and when to look for somebody else. What must hold whatever the network
+//! does (one owner at a time, checkpoints that never go back) rests on leases and epochs in the metadata store.
+
+mod config;
+mod member;
+
+pub use config::ClusterConfig;
+pub use member::{Member, MemberState, Members, NodeId, Phase};
