@@ -7,7 +7,7 @@
 
 use crate::limits::{Limits, Notice};
 use crate::listener::ListenerKey;
-use crate::net;
+use crate::net::{Listener, Socket};
 use std::future::Future as _;
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -40,7 +39,7 @@ pub struct Peer {
 /// One socket to listen on and what connections have to do there.
 pub struct Door {
     /// The socket.
-    pub socket: TcpListener,
+    pub socket: Listener,
     /// Key of the listener; `None` is the main one.
     pub key: Option<ListenerKey>,
     /// Present when connections start with a TLS handshake.
@@ -93,7 +92,7 @@ impl Door {
 
     async fn accept(&self, threshold: Arc<Threshold>) {
         loop {
-            let (socket, address) = net::accept(&self.socket).await;
+            let (socket, address) = self.socket.accept().await;
             let Ok(room) = threshold.room.clone().try_acquire_owned() else {
                 // Dropping the socket tells the client at once; leaving it in the backlog would tell nobody.
                 if let Some(times) = threshold.full.due() {
@@ -112,7 +111,7 @@ impl Door {
 }
 
 async fn open(
-    socket: TcpStream,
+    socket: Socket,
     peer: Peer,
     tls: Option<TlsAcceptor>,
     room: OwnedSemaphorePermit,
@@ -165,8 +164,8 @@ async fn expect_preface(transport: &mut Transport) -> io::Result<()> {
 
 #[derive(Debug)]
 enum Transport {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 macro_rules! on_transport {

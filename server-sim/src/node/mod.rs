@@ -2,34 +2,40 @@
 
 mod config;
 pub(crate) mod context;
+mod doors;
 mod start_error;
+mod stores;
 
 pub use config::NodeConfig;
 pub use start_error::StartError;
+pub use stores::Stores;
 
 use context::NodeContext;
+use doors::Doors;
+use stores::open_embedded;
 
 use crate::api::Api;
+use crate::cluster::{Member, MemberState, Members, NodeId, Phase};
 use crate::connection::{Door, Threshold};
 use crate::limits::{Budget, CallLimits};
-use crate::listener::{Address, Advertised, check_ports};
-use crate::net;
+use crate::listener::Advertised;
+use crate::net::Net;
 use crate::reader::PolledReaders;
 use crate::stats::{CountedLog, Stats};
 use crate::store::StoreError;
 use crate::store::disk::{Disk, LocalDisk};
-use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use crate::store::embedded::EmbeddedStore;
 use crate::stream::Streams;
 use crate::subscription::Subscriptions;
 use hstreamdb_proto::api::h_stream_api_server::HStreamApiServer;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::future::Future;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
@@ -65,12 +71,15 @@ const STORE_GRACE: Duration = Duration::from_secs(5);
 pub struct Node {
     context: Arc<NodeContext>,
     address: SocketAddr,
-    store: EmbeddedStore,
+    /// Present when the node opened it, and closes it then.
+    embedded: Option<EmbeddedStore>,
+    /// What a node without seeds knows of members never changes.
+    _alone: watch::Sender<Members>,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
 }
 
 impl Node {
-    /// Opens the stores, recovers what is in them and starts listening.
+    /// Opens the embedded store, recovers what is in it and starts listening.
     ///
     /// # Errors
     /// [`StartError`].
@@ -89,39 +98,67 @@ impl Node {
         config: NodeConfig,
         open: impl FnOnce(&Path) -> Result<Arc<dyn Disk>, StoreError>,
     ) -> Result<Node, StartError> {
-        let path = config.data_dir.clone();
+        let net = Net::new();
         // First of all, so that a second server on the same port leaves the data alone.
-        let (doors, advertised) = open_doors(&config)?;
-        let address = match doors.first().map(|door| door.socket.local_addr()) {
-            Some(Ok(address)) => address,
-            _ => SocketAddr::new(config.bind_address, advertised.main.port),
-        };
+        let doors = Doors::open(&config, &net)?;
+        let store = open_embedded(&config, open).await?;
+        let stores = Stores::of(&store);
+        Node::open(config, net, doors, stores, Some(store)).await
+    }
 
-        let disk = open(&path).map_err(|source| StartError::Store { path: path.clone(), source })?;
-        let options = EmbeddedOptions {
-            serve_damaged: config.serve_damaged_log,
-            verify_log: config.verify_log,
-            ..EmbeddedOptions::default()
-        };
-        let store = EmbeddedStore::open(disk, options)
-            .await
-            .map_err(|source| StartError::Store { path: path.clone(), source })?;
-        let unusable = |source| StartError::Catalogue { path: path.clone(), source };
-        let streams = Streams::open(store.log(), store.meta()).await.map_err(unusable)?;
+    /// Starts a node over a store that others use, too, with `net` for all its sockets. The store stays open when the
+    /// node stops.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start_over(config: NodeConfig, stores: Stores, net: Net) -> Result<Node, StartError> {
+        let doors = Doors::open(&config, &net)?;
+        Node::open(config, net, doors, stores, None).await
+    }
+
+    async fn open(
+        config: NodeConfig,
+        net: Net,
+        doors: Doors,
+        stores: Stores,
+        embedded: Option<EmbeddedStore>,
+    ) -> Result<Node, StartError> {
+        let Doors { clients, address, advertised, internal } = doors;
+        let unusable = |source| StartError::Catalogue { path: config.data_dir.clone(), source };
+        let streams = Streams::open(stores.log.clone(), stores.meta.clone()).await.map_err(unusable)?;
         let stats = Stats::new(streams.clone());
-        let log = CountedLog::over(store.log(), stats.clone());
+        let log = CountedLog::over(stores.log.clone(), stats.clone());
         let subscriptions =
-            Subscriptions::open(log.clone(), store.meta(), streams.clone()).await.map_err(unusable)?;
-
+            Subscriptions::open(log.clone(), stores.meta.clone(), streams.clone()).await.map_err(unusable)?;
         let responses = Budget::new(config.limits.response_memory, config.limits.stall);
-        let readers = PolledReaders::open(log.clone(), store.meta(), responses.clone());
+        let readers = PolledReaders::open(log.clone(), stores.meta.clone(), responses.clone());
+        let readers = readers.await.map_err(unusable)?;
+
+        let me = Member {
+            id: NodeId(config.server_id),
+            generation: 0,
+            internal: internal
+                .as_ref()
+                .map_or(SocketAddr::new(config.bind_address, config.internal_port), |internal| {
+                    internal.address
+                }),
+            state: MemberState::Alive,
+            phase: Phase::Running,
+            advertised: advertised.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: String::new(),
+        };
+        let alone = watch::Sender::new(Members::alone(me));
+
         let context = Arc::new(NodeContext {
             advertised,
             started: Instant::now(),
-            log: log.clone(),
+            net,
+            members: alone.subscribe(),
+            log,
             streams,
             subscriptions,
-            readers: readers.await.map_err(unusable)?,
+            readers,
             stats,
             parked_appends: Semaphore::new(MAX_PARKED_APPENDS),
             responses,
@@ -129,30 +166,8 @@ impl Node {
             stop: CancellationToken::new(),
             config,
         });
-        let most = MAX_REQUEST_BYTES.max(context.config.max_record_size as usize + REQUEST_SLACK);
-        let service = HStreamApiServer::new(Api::new(context.clone()))
-            .max_decoding_message_size(most)
-            .max_encoding_message_size(usize::MAX);
-        let service = InterceptedService::new(service, context.config.tokens.clone());
-        let (sender, opened) = mpsc::channel(OPENED);
-        let threshold = Threshold::new(&context.config.limits, sender);
-        for door in doors {
-            tokio::spawn(door.serve(threshold.clone()));
-        }
-        let server = Server::builder()
-            .max_concurrent_streams(MAX_CALLS_PER_CONNECTION)
-            .http2_max_pending_accept_reset_streams(Some(MAX_CANCELLED_UNSEEN))
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .layer(CallLimits::new(&context.config.limits, most))
-            .add_service(service)
-            .serve_with_incoming_shutdown(
-                ReceiverStream::new(opened),
-                context.stop.clone().cancelled_owned(),
-            );
-        Ok(Node { context, address, store, server: tokio::spawn(server) })
+        let server = tokio::spawn(serve_clients(&context, clients));
+        Ok(Node { context, address, embedded, _alone: alone, server })
     }
 
     /// Where the node listens; with port 0 in the configuration this is the port that was taken.
@@ -179,7 +194,9 @@ impl Node {
         }
         let close = async {
             self.context.readers.close().await;
-            self.store.close().await;
+            if let Some(store) = &self.embedded {
+                store.close().await;
+            }
         };
         if tokio::time::timeout(STORE_GRACE, close).await.is_err() {
             tracing::warn!(
@@ -189,44 +206,31 @@ impl Node {
     }
 }
 
-/// Opens the main listener and then the extra ones.
-fn open_doors(config: &NodeConfig) -> Result<(Vec<Door>, Advertised), StartError> {
-    check_ports(config.port, &config.extra_listeners).map_err(StartError::Listeners)?;
-    let of_extra = config.extra_listeners.iter().find(|extra| extra.tls);
-    let wanted = if config.enable_tls {
-        Some("the main listener".to_owned())
-    } else {
-        of_extra.map(|extra| format!("the listener {extra}"))
-    };
-    let tls = match (wanted, &config.tls) {
-        (None, _) => None,
-        (Some(_), Some(files)) => Some(files.load()?),
-        (Some(listener), None) => return Err(StartError::TlsEmpty(listener)),
-    };
-    let open = |port, key, tls: Option<TlsAcceptor>| {
-        let address = SocketAddr::new(config.bind_address, port);
-        let failed = |source| StartError::Listen { address, source };
-        let socket = net::listen(address).map_err(failed)?;
-        let port = socket.local_addr().map_err(failed)?.port();
-        Ok::<_, StartError>((Door { socket, key, tls }, port))
-    };
-    let (door, port) = open(config.port, None, tls.clone().filter(|_| config.enable_tls))?;
-    let host = config.advertised_address.clone().unwrap_or_else(|| {
-        if !config.bind_address.is_unspecified() {
-            return config.bind_address.to_string();
-        }
-        tracing::warn!("clients are told to connect to 127.0.0.1; set --advertised-address for others");
-        Ipv4Addr::LOCALHOST.to_string()
-    });
-    let mut doors = vec![door];
-    let mut advertised = Advertised { main: Address { host, port }, extra: Vec::new() };
-    for extra in &config.extra_listeners {
-        let key = Some(extra.key.clone());
-        let (door, port) = open(extra.port, key, tls.clone().filter(|_| extra.tls))?;
-        doors.push(door);
-        advertised.extra.push((extra.key.clone(), Address { host: extra.host.clone(), port }));
+/// Serves clients until the node stops.
+fn serve_clients(
+    context: &Arc<NodeContext>,
+    doors: Vec<Door>,
+) -> impl Future<Output = Result<(), tonic::transport::Error>> + Send + use<> {
+    let most = MAX_REQUEST_BYTES.max(context.config.max_record_size as usize + REQUEST_SLACK);
+    let service = HStreamApiServer::new(Api::new(context.clone()))
+        .max_decoding_message_size(most)
+        .max_encoding_message_size(usize::MAX);
+    let service = InterceptedService::new(service, context.config.tokens.clone());
+    let (sender, opened) = mpsc::channel(OPENED);
+    let threshold = Threshold::new(&context.config.limits, sender);
+    for door in doors {
+        tokio::spawn(door.serve(threshold.clone()));
     }
-    Ok((doors, advertised))
+    Server::builder()
+        .max_concurrent_streams(MAX_CALLS_PER_CONNECTION)
+        .http2_max_pending_accept_reset_streams(Some(MAX_CANCELLED_UNSEEN))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(CallLimits::new(&context.config.limits, most))
+        .add_service(service)
+        .serve_with_incoming_shutdown(ReceiverStream::new(opened), context.stop.clone().cancelled_owned())
 }
 
 impl Drop for Node {

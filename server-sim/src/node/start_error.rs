@@ -19,6 +19,14 @@ pub enum StartError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The internal port could not be opened.
+    #[error("cannot listen on the internal port {address} (TCP and UDP): {source}{}", internal_hint(source))]
+    ListenInternal {
+        /// What was tried.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// Two listeners want the same port.
     #[error("--advertised-listeners: {0}")]
     Listeners(String),
@@ -54,5 +62,13 @@ fn hint(error: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied => "; choose a --port above 1023",
         io::ErrorKind::AddrNotAvailable => "; --bind-address must be an address of this machine",
         _ => "",
+    }
+}
+
+fn internal_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another server runs there, stop it or choose another --internal-port",
+        io::ErrorKind::PermissionDenied => "; choose an --internal-port above 1023",
+        _ => hint(error),
     }
 }
