@@ -3,8 +3,11 @@
 //! Membership is a hint: it says where to look and when to look for somebody else. What must hold whatever the network
 //! does (one owner at a time, checkpoints that never go back) rests on leases and epochs in the metadata store.
 
+pub mod bootstrap;
 mod config;
 mod member;
+mod seed;
 
 pub use config::ClusterConfig;
 pub use member::{Member, MemberState, Members, NodeId, Phase};
+pub use seed::Seed;
