@@ -1,7 +1,8 @@
 //! What the handlers of calls share.
 
 use super::config::NodeConfig;
-use crate::cluster::Members;
+use crate::cluster::bootstrap::Bootstrap;
+use crate::cluster::{Member, MemberState, Members, NodeId};
 use crate::limits::Budget;
 use crate::listener::Advertised;
 use crate::net::Net;
@@ -12,7 +13,6 @@ use crate::stream::Streams;
 use crate::subscription::Subscriptions;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// One node as its handlers see it.
@@ -20,12 +20,12 @@ use tokio_util::sync::CancellationToken;
 pub struct NodeContext {
     pub(crate) config: NodeConfig,
     pub(crate) advertised: Advertised,
-    pub(crate) started: Instant,
     /// Opens every socket of the node.
     #[expect(dead_code, reason = "for calls to other nodes")]
     pub(crate) net: Net,
+    /// How far this node is on its way into the cluster.
+    pub(crate) bootstrap: Bootstrap,
     /// Who is there, this node included.
-    #[expect(dead_code, reason = "for lookups and DescribeCluster")]
     pub(crate) members: watch::Receiver<Members>,
     pub(crate) log: Arc<dyn LogStore>,
     pub(crate) streams: Arc<Streams>,
@@ -40,4 +40,25 @@ pub struct NodeContext {
     pub(crate) deliveries: Arc<Budget>,
     /// Cancelled when the node stops; long calls end then.
     pub(crate) stop: CancellationToken,
+}
+
+impl NodeContext {
+    /// Number of this node.
+    pub(crate) fn me(&self) -> NodeId {
+        NodeId(self.config.server_id)
+    }
+
+    /// Who is there at this moment. What it says about this node itself is always right.
+    pub(crate) fn members(&self) -> Members {
+        let mut members = self.members.borrow().clone();
+        let phase = *self.bootstrap.phase().borrow();
+        // Gossip comes to it a moment later.
+        let news = |me: &Member| me.phase != phase || me.state != MemberState::Alive;
+        if members.get(members.me).is_some_and(news)
+            && let Some(me) = Arc::make_mut(&mut members.nodes).get_mut(&members.me)
+        {
+            (me.phase, me.state) = (phase, MemberState::Alive);
+        }
+        members
+    }
 }

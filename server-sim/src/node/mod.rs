@@ -15,6 +15,7 @@ use doors::Doors;
 use stores::open_embedded;
 
 use crate::api::Api;
+use crate::cluster::bootstrap::{self, Bootstrap};
 use crate::cluster::{Member, MemberState, Members, NodeId, Phase};
 use crate::connection::{Door, Threshold};
 use crate::limits::{Budget, CallLimits};
@@ -148,12 +149,17 @@ impl Node {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: String::new(),
         };
+        bootstrap::started(me.id, address.port());
+        for (key, address) in &advertised.extra {
+            bootstrap::extra_listener(me.id, key, address.port);
+        }
+        let bootstrap = Bootstrap::single(me.id, bootstrap::extra_delay());
         let alone = watch::Sender::new(Members::alone(me));
 
         let context = Arc::new(NodeContext {
             advertised,
-            started: Instant::now(),
             net,
+            bootstrap,
             members: alone.subscribe(),
             log,
             streams,

@@ -97,9 +97,9 @@ async fn run(node: &Arc<NodeContext>, through: Option<ListenerKey>, command: Com
         Command::Query(command) => command.run(),
         Command::Connector(command) => command.run(),
         Command::Meta(command) => command.run(node),
-        Command::Status => node::status(node, through.as_deref()),
-        Command::Init => Ok(node::init()),
-        Command::Ready => Ok(node::ready()),
+        Command::Status => Ok(node::status(node, through.as_deref())),
+        Command::Init => node::init(node).await,
+        Command::Ready => Ok(node::ready(node)),
     }
 }
 
