@@ -1,5 +1,6 @@
 //! How a node takes part in a cluster.
 
+use super::swim::GossipSettings;
 use std::time::Duration;
 
 /// How a node takes part in a cluster. [`Default`] is a node that stays alone.
@@ -15,6 +16,8 @@ pub struct ClusterConfig {
     pub auto_init: bool,
     /// How long a node may serve what it owns without having renewed its lease; default 3 s.
     pub lease: Duration,
+    /// How fast nodes notice what happens to others; defaults for three to eight nodes on one network.
+    pub gossip: GossipSettings,
 }
 
 impl Default for ClusterConfig {
@@ -24,6 +27,7 @@ impl Default for ClusterConfig {
             cluster_name: "hstream".to_owned(),
             auto_init: false,
             lease: Duration::from_secs(3),
+            gossip: GossipSettings::default(),
         }
     }
 }

@@ -7,7 +7,9 @@ pub mod bootstrap;
 mod config;
 mod member;
 mod seed;
+pub mod swim;
 
 pub use config::ClusterConfig;
 pub use member::{Member, MemberState, Members, NodeId, Phase};
 pub use seed::Seed;
+pub use swim::GossipSettings;
