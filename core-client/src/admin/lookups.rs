@@ -160,12 +160,14 @@ impl Client {
     fn owner(&self, node: Option<ServerNode>) -> Result<Node> {
         let address = self.cluster.address_of(node.as_ref())?;
         let node = node.ok_or_else(|| Error::new(ErrorKind::Internal, "look up owner"))?;
+        let version = node.version.unwrap_or_default();
         Ok(Node {
             id: node.id,
             address,
             // Lookups name running nodes only.
             state: NodeState::Running,
-            version: node.version.map(|version| version.version).unwrap_or_default(),
+            version: version.version,
+            commit: version.commit,
         })
     }
 }

@@ -58,6 +58,8 @@ pub struct Node {
     pub state: NodeState,
     /// Version of its software, empty when it does not say.
     pub version: String,
+    /// Commit its software was built from, empty when it does not say.
+    pub commit: String,
 }
 
 /// All nodes of a description; those without a usable address are left out.
@@ -68,6 +70,7 @@ pub(crate) fn nodes_of(response: &DescribeClusterResponse, mapping: &HostMapping
             address: mapping.node(node)?,
             state,
             version: node.version.as_ref().map(|version| version.version.clone()).unwrap_or_default(),
+            commit: node.version.as_ref().map(|version| version.commit.clone()).unwrap_or_default(),
         })
     };
     let mut nodes: Vec<Node> = response
@@ -281,7 +284,7 @@ mod tests {
     }
 
     fn node(id: u32, name: &str, state: NodeState) -> Node {
-        Node { id, address: address(name), state, version: String::new() }
+        Node { id, address: address(name), state, version: String::new(), commit: String::new() }
     }
 
     fn names(members: &Members, shift: usize) -> Vec<String> {
