@@ -6,6 +6,7 @@
 pub mod bootstrap;
 mod config;
 mod member;
+pub mod ownership;
 mod seed;
 pub mod swim;
 
