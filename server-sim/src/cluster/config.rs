@@ -1,5 +1,6 @@
 //! How a node takes part in a cluster.
 
+use super::gossip::GossipKey;
 use super::swim::GossipSettings;
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ pub struct ClusterConfig {
     pub lease: Duration,
     /// How fast nodes notice what happens to others; defaults for three to eight nodes on one network.
     pub gossip: GossipSettings,
+    /// What nodes prove with that they belong to the cluster; the same for all of them. Default none: whoever reaches the
+    /// internal port may say who is a member.
+    pub gossip_key: Option<GossipKey>,
 }
 
 impl Default for ClusterConfig {
@@ -28,6 +32,7 @@ impl Default for ClusterConfig {
             auto_init: false,
             lease: Duration::from_secs(3),
             gossip: GossipSettings::default(),
+            gossip_key: None,
         }
     }
 }

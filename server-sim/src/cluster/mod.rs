@@ -5,6 +5,7 @@
 
 pub mod bootstrap;
 mod config;
+pub mod gossip;
 mod member;
 pub mod ownership;
 mod seed;

@@ -1,0 +1,204 @@
+//! Whoever reaches the port without the key changes nothing, and holds nobody up for long.
+
+use super::super::seal::{Circle, Kind, Run, Seal};
+use super::super::{MAX_DATAGRAM, Refusal};
+use super::*;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+
+/// A node of the same cluster that only listens: what it is sent can be looked at and used again.
+struct Tapped {
+    socket: UdpSocket,
+    calls: TcpListener,
+}
+
+/// Lets everything that `from` sends to `to` pass through, one direction, and keeps copies.
+async fn tap(nodes: &[TestNode], spec: &Spec) -> (TestNode, Vec<Vec<u8>>) {
+    // Whoever gossips at the tap's address is reached through it.
+    let tap = loop {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        if let Ok(calls) = TcpListener::bind(socket.local_addr().unwrap()).await {
+            break Tapped { socket, calls };
+        }
+    };
+    let address = tap.socket.local_addr().unwrap();
+    let node = TestNode::start_at(spec, Some(address));
+    let real = node.address;
+    let (sender, mut copies) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let (mut ours, _) = tap.calls.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut theirs = TcpStream::connect(real).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut ours, &mut theirs).await;
+            });
+        }
+    });
+    tokio::spawn(async move {
+        let mut buffer = [0; 2000];
+        loop {
+            let (length, _) = tap.socket.recv_from(&mut buffer).await.unwrap();
+            tap.socket.send_to(&buffer[..length], real).await.unwrap();
+            let _ = sender.send(buffer[..length].to_vec());
+        }
+    });
+    node.gossip.join().await.unwrap();
+    for other in nodes {
+        other.until_alive(nodes.len() + 1).await;
+    }
+    let mut recorded = Vec::new();
+    while recorded.len() < 20 {
+        recorded.push(tokio::time::timeout(SOON, copies.recv()).await.unwrap().unwrap());
+    }
+    (node, recorded)
+}
+
+fn total_refused(node: &TestNode) -> u64 {
+    node.gossip.stats().refused.iter().map(|(_, count)| count).sum()
+}
+
+#[tokio::test]
+async fn recorded_packets_count_nowhere_again() {
+    let nodes = cluster(2).await;
+    let spec = Spec::new(3, &[nodes[0].address]);
+    let (tapped, recorded) = tap(&nodes, &spec).await;
+    let attacker = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    // To the node they were meant for, again.
+    let before = tapped.gossip.stats().refused(Refusal::Replayed);
+    for packet in &recorded {
+        attacker.send_to(packet, tapped.address).await.unwrap();
+    }
+    poll("all are recognized", || {
+        tapped.gossip.stats().refused(Refusal::Replayed) >= before + recorded.len() as u64
+    })
+    .await;
+    // To another node.
+    let before = nodes[1].gossip.stats().refused(Refusal::NotForUs);
+    for packet in &recorded {
+        attacker.send_to(packet, nodes[1].address).await.unwrap();
+    }
+    poll("all are recognized", || {
+        nodes[1].gossip.stats().refused(Refusal::NotForUs) >= before + recorded.len() as u64
+    })
+    .await;
+    // To a later run of the node they were meant for. It has heard nothing yet.
+    let restarted = TestNode::start(&Spec { generation: spec.generation + 1, seeds: Vec::new(), ..spec });
+    for packet in &recorded {
+        attacker.send_to(packet, restarted.address).await.unwrap();
+    }
+    poll("all are recognized", || {
+        restarted.gossip.stats().refused(Refusal::NotForUs) >= recorded.len() as u64
+    })
+    .await;
+    assert_eq!(restarted.members().nodes.len(), 1);
+    assert_eq!(restarted.gossip.stats().swim.packets_received, 0);
+}
+
+#[tokio::test]
+async fn forged_and_altered_datagrams_change_nothing() {
+    let nodes = cluster(2).await;
+    let spec = Spec::new(3, &[nodes[0].address]);
+    let (tapped, recorded) = tap(&nodes, &spec).await;
+    let attacker = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let before = total_refused(&tapped);
+    let mut sent = 0;
+    let packet = recorded.last().unwrap();
+    for position in 0..packet.len() {
+        let mut altered = packet.clone();
+        altered[position] ^= 1 << (position % 8);
+        attacker.send_to(&altered, tapped.address).await.unwrap();
+        attacker.send_to(&packet[..position], tapped.address).await.unwrap();
+        sent += 2;
+        if sent % 100 == 0 {
+            // The socket's buffer has an end.
+            poll("they are refused", || total_refused(&tapped) >= before + sent).await;
+        }
+    }
+    attacker.send_to(&[0; MAX_DATAGRAM + 1], tapped.address).await.unwrap();
+    attacker.send_to(&[0xff; 9000], tapped.address).await.unwrap();
+    poll("they are refused", || total_refused(&tapped) >= before + sent + 2).await;
+    assert_eq!(tapped.gossip.stats().refused(Refusal::TooLarge), 2);
+    assert_eq!(tapped.gossip.stats().refused(Refusal::Malformed), 0);
+    tapped.until_alive(3).await;
+    assert_eq!(tapped.gossip.stats().swim.false_downs, 0);
+}
+
+#[tokio::test]
+async fn an_insider_who_talks_nonsense_is_counted_and_changes_nothing() {
+    let nodes = cluster(2).await;
+    let me = Run { id: NodeId(7), generation: 1 };
+    let mut seal = Seal::new(Circle::new("tests", STORE, Some(&key(1))), me);
+    let to = Run { id: NodeId(1), generation: 1000 };
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for content in [&b""[..], b"\xff\xff\xff", &[0; 1200]] {
+        socket.send_to(&seal.close(Kind::Datagram, to, content), nodes[0].address).await.unwrap();
+    }
+    poll("they are counted", || {
+        let stats = nodes[0].gossip.stats();
+        stats.swim.malformed + stats.swim.misdirected + stats.swim.refused >= 3
+    })
+    .await;
+    nodes[0].until_alive(2).await;
+    assert_eq!(nodes[0].members().nodes.len(), 2);
+}
+
+#[tokio::test]
+async fn a_peer_that_hangs_or_babbles_holds_a_join_up_for_a_bounded_time() {
+    let nodes = cluster(2).await;
+    // It takes the connection and says nothing, it speaks something else, it sends for ever.
+    let mut seeds = Vec::new();
+    for behaviour in 0..3 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        seeds.push(listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            loop {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    match behaviour {
+                        0 => std::future::pending().await,
+                        1 => {
+                            let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+                            let _ = socket.read_to_end(&mut Vec::new()).await;
+                        }
+                        _ => while socket.write_all(&[0; 65536]).await.is_ok() {},
+                    }
+                });
+            }
+        });
+    }
+    let alone = tokio::time::timeout(SOON, TestNode::join(&Spec::new(8, &seeds))).await.unwrap().unwrap();
+    assert_eq!(alone.members().nodes.len(), 1);
+    seeds.push(nodes[0].address);
+    let joined = tokio::time::timeout(SOON, TestNode::join(&Spec::new(9, &seeds))).await.unwrap().unwrap();
+    joined.until_alive(3).await;
+}
+
+#[tokio::test]
+async fn callers_that_hang_send_too_much_or_garbage_leave_the_node_as_it_was() {
+    use hstreamdb_proto::internal::node_client::NodeClient;
+    use hstreamdb_proto::internal::{HelloRequest, Sealed};
+    let nodes = cluster(2).await;
+    let mut hanging = Vec::new();
+    for _ in 0..50 {
+        let mut socket = TcpStream::connect(nodes[0].address).await.unwrap();
+        socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        hanging.push(socket);
+        let mut garbage = TcpStream::connect(nodes[0].address).await.unwrap();
+        garbage.write_all(&[0xff; 100]).await.unwrap();
+        hanging.push(garbage);
+    }
+    let mut client = NodeClient::connect(format!("http://{}", nodes[0].address)).await.unwrap();
+    let huge = Sealed { packet: vec![0; 8 * 1024 * 1024].into() };
+    assert!(client.push_pull(huge).await.is_err());
+    for length in [0, 1, 61, 62, 100, 100_000] {
+        let status = client.push_pull(Sealed { packet: vec![0; length].into() }).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::FailedPrecondition, "{status}");
+    }
+    // Without an introduction there is an answer all the same, and it lets nobody in.
+    let answer = client.hello(HelloRequest::default()).await.unwrap().into_inner();
+    assert_eq!(answer.from.unwrap().id, 1);
+    assert!(nodes[0].gossip.stats().refused(Refusal::Malformed) >= 1);
+    // The node answers others meanwhile.
+    let third = TestNode::join(&Spec::new(3, &[nodes[0].address])).await.unwrap();
+    third.until_alive(3).await;
+}
