@@ -10,6 +10,9 @@ pub struct ClusterConfig {
     /// Where to look for other nodes: `host` or `host:internal-port`. Nodes that list the same seeds, themselves among
     /// them, found a cluster together. Default none: the node is alone and opens no internal port.
     pub seed_nodes: Vec<String>,
+    /// Host name or address that other nodes are told; default the advertised address, or what the internal port is bound
+    /// to.
+    pub gossip_address: Option<String>,
     /// Nodes with another name are strangers; default `hstream`.
     pub cluster_name: String,
     /// Whether the seeds found the cluster as soon as all of them are up, without waiting for `hstream init`. Default
@@ -28,6 +31,7 @@ impl Default for ClusterConfig {
     fn default() -> Self {
         ClusterConfig {
             seed_nodes: Vec::new(),
+            gossip_address: None,
             cluster_name: "hstream".to_owned(),
             auto_init: false,
             lease: Duration::from_secs(3),

@@ -1,5 +1,6 @@
 //! The configuration file: YAML with the keys of published servers.
 
+use super::cluster::Secret;
 use crate::auth::Token;
 use crate::listener::ExtraListener;
 use serde::de::IgnoredAny;
@@ -73,18 +74,42 @@ section! {
         file_log_path: PathBuf,
         file_log_size: u64,
         file_log_num: u32,
+        seed_nodes: String,
+        gossip_address: String,
+        cluster_name: String,
+        auto_init: bool,
+        gossip_key: Secret,
+        gossip_key_path: PathBuf,
+        lease_ms: u64,
+        gossip: Gossip,
     }
     meaningless {
-        gossip_address = "gossip-address",
         metastore_uri = "metastore-uri",
-        seed_nodes = "seed-nodes",
-        gossip = "gossip",
         hstream_io = "hstream-io",
         hstream_processing = "hstream-processing",
         cache_store = "cache-store",
         grpc = "grpc",
         log_flush_immediately = "log-flush-immediately",
         experimental = "experimental",
+    }
+}
+
+section! {
+    /// How fast nodes notice what happens to others; times in microseconds.
+    Gossip in "hserver.gossip"
+    {
+        gossip_fanout: u32,
+        retransmit_mult: u32,
+        gossip_interval: u64,
+        probe_interval: u64,
+        roundtrip_timeout: u64,
+        indirect_probes: u32,
+        suspicion_mult: u32,
+        push_pull_interval: u64,
+        max_local_health: u32,
+    }
+    meaningless {
+        join_worker_concurrency = "join-worker-concurrency",
     }
 }
 
@@ -162,7 +187,8 @@ impl File {
     /// Keys that are there and do nothing here.
     pub(super) fn meaningless(&self) -> Vec<String> {
         let kafka = self.kafka.0.then(|| "kafka".to_owned());
-        self.hserver.meaningless().chain(self.hstore.meaningless()).chain(kafka).collect()
+        let gossip = self.hserver.gossip.iter().flat_map(Gossip::meaningless);
+        self.hserver.meaningless().chain(gossip).chain(self.hstore.meaningless()).chain(kafka).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line.
 
+use super::cluster::ClusterFlags;
 use crate::auth::Token;
 use clap::{ArgAction, Parser};
 use std::net::IpAddr;
@@ -18,8 +19,8 @@ pub struct Arguments {
     /// Port for clients; 0 takes a free one and logs it [default: 6570]
     #[arg(long, short, env = "HSTREAM_PORT")]
     pub(super) port: Option<u16>,
-    /// Port for other nodes [default: 6571]
-    #[arg(long)]
+    /// Port for other nodes, UDP and TCP; only opened with --seed-nodes [default: 6571]
+    #[arg(long, env = "HSTREAM_INTERNAL_PORT")]
     pub(super) internal_port: Option<u16>,
     /// Host name or address that clients are told [default: the bind address]
     #[arg(long, env = "HSTREAM_ADVERTISED_ADDRESS")]
@@ -36,6 +37,8 @@ pub struct Arguments {
     /// Number of this node [default: 1]
     #[arg(long, env = "HSTREAM_SERVER_ID")]
     pub(super) server_id: Option<u32>,
+    #[command(flatten)]
+    pub(super) cluster: ClusterFlags,
     /// Largest encoded batch in bytes, at most 8 MiB [default: 1048576]
     #[arg(long, value_name = "BYTES")]
     pub(super) max_record_size: Option<u32>,
@@ -94,10 +97,6 @@ struct Meaningless {
     #[arg(long, hide = true)]
     metastore_uri: Option<String>,
     #[arg(long, hide = true)]
-    seed_nodes: Option<String>,
-    #[arg(long, hide = true)]
-    gossip_address: Option<String>,
-    #[arg(long, hide = true)]
     store_config: Option<String>,
     #[arg(long, hide = true)]
     store_admin_host: Option<String>,
@@ -131,8 +130,6 @@ impl Arguments {
         let given = &self.meaningless;
         [
             ("--metastore-uri", given.metastore_uri.is_some()),
-            ("--seed-nodes", given.seed_nodes.is_some()),
-            ("--gossip-address", given.gossip_address.is_some()),
             ("--store-config", given.store_config.is_some()),
             ("--store-admin-host", given.store_admin_host.is_some()),
             ("--store-admin-port", given.store_admin_port.is_some()),

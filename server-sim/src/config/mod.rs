@@ -1,12 +1,14 @@
 //! What a server process is told: flags and environment first, then the configuration file, then defaults.
 
+mod cluster;
 mod file;
 mod flags;
 
 pub use flags::Arguments;
 
 use crate::auth::{Token, Tokens};
-use crate::listener::{apply_protocols, parse_listeners};
+use crate::cluster::ClusterConfig;
+use crate::listener::{ExtraListener, apply_protocols, parse_listeners};
 use crate::node::NodeConfig;
 use crate::tls::TlsFiles;
 use file::File;
@@ -30,6 +32,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// What was asked for and does nothing here: flags, and keys of the file.
     pub meaningless: Vec<String>,
+    /// What an operator has to know about what was asked for.
+    pub warnings: Vec<String>,
 }
 
 /// How to log.
@@ -71,8 +75,16 @@ impl Arguments {
     fn over(self, file: File) -> Result<Settings, String> {
         let mut meaningless: Vec<String> = self.meaningless().into_iter().map(str::to_owned).collect();
         meaningless.extend(file.meaningless());
-        let (server, store) = (file.hserver, file.hstore);
+        let (stores, meaningless): (Vec<_>, Vec<_>) =
+            meaningless.into_iter().partition(|name| name.ends_with("metastore-uri"));
+        let (mut server, store) = (file.hserver, file.hstore);
         let default = NodeConfig::default();
+
+        let port = self.port.or(server.port).unwrap_or(default.port);
+        let internal_port = self.internal_port.or(server.internal_port).unwrap_or(default.internal_port);
+        let cluster = cluster::cluster(self.cluster, &mut server, internal_port)?;
+        let mut warnings: Vec<String> = stores.iter().map(|name| foreign_store(name)).collect();
+        warnings.extend(about(&cluster));
 
         let mut extra_listeners = match &self.advertised_listeners {
             Some(text) => {
@@ -83,6 +95,7 @@ impl Arguments {
         let protocols = self.listeners_security_protocol_map.or(server.listeners_security_protocol_map);
         apply_protocols(&mut extra_listeners, protocols.as_deref().unwrap_or_default())
             .map_err(|error| format!("--listeners-security-protocol-map: {error}"))?;
+        check_internal_port(&cluster, internal_port, port, &extra_listeners)?;
 
         let key = self.tls_key_path.or(server.tls_key_path);
         let certificate = self.tls_cert_path.or(server.tls_cert_path);
@@ -124,8 +137,8 @@ impl Arguments {
         Ok(Settings {
             node: NodeConfig {
                 bind_address: self.bind_address.or(server.bind_address).unwrap_or(default.bind_address),
-                port: self.port.or(server.port).unwrap_or(default.port),
-                internal_port: self.internal_port.or(server.internal_port).unwrap_or(default.internal_port),
+                port,
+                internal_port,
                 advertised_address: self.advertised_address.or(server.advertised_address),
                 data_dir: self.data_dir.or(store.data_dir).unwrap_or(default.data_dir),
                 server_id: self.server_id.or(server.id).unwrap_or(default.server_id),
@@ -137,12 +150,59 @@ impl Arguments {
                 enable_tls: self.enable_tls.or(server.enable_tls).unwrap_or_default(),
                 tls,
                 limits,
-                cluster: default.cluster,
+                cluster,
             },
             log: LogSettings { level, color: self.log_with_color.or(server.log_with_color), file: log_file },
             meaningless,
+            warnings,
         })
     }
+}
+
+fn check_internal_port(
+    cluster: &ClusterConfig,
+    internal: u16,
+    main: u16,
+    extra: &[ExtraListener],
+) -> Result<(), String> {
+    if cluster.seed_nodes.is_empty() || internal == 0 {
+        return Ok(());
+    }
+    if internal == main {
+        return Err(format!(
+            "--internal-port: {internal} is --port, too; other nodes need a port of their own"
+        ));
+    }
+    match extra.iter().find(|extra| extra.port == internal) {
+        Some(extra) => Err(format!("--internal-port: {internal} is the port of the listener {extra}, too")),
+        None => Ok(()),
+    }
+}
+
+/// Never with the value: it may hold a password.
+fn foreign_store(name: &str) -> String {
+    format!(
+        "{name}: NO ZOOKEEPER OR RQLITE IS USED OR NEEDED; metadata are kept in --data-dir, and what is stored there stays there"
+    )
+}
+
+fn about(cluster: &ClusterConfig) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if cluster.seed_nodes.len() > 1 {
+        warnings.push(
+            "several --seed-nodes over the store in --data-dir: NODES IN SEPARATE PROCESSES DO NOT SHARE A STORE, so they \
+             refuse each other and each keeps its own data. Run one node, or --nodes N for N nodes in one process"
+                .to_owned(),
+        );
+    }
+    if !cluster.seed_nodes.is_empty() && cluster.gossip_key.is_none() {
+        warnings.push(
+            "gossip is not authenticated: whoever reaches the internal port can say who is in the cluster; give every node \
+             the same --gossip-key-path"
+                .to_owned(),
+        );
+    }
+    warnings
 }
 
 fn parse_level(text: &str) -> Result<Level, String> {

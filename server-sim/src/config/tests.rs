@@ -1,5 +1,7 @@
 use super::*;
+use crate::cluster::swim::GossipSettings;
 use clap::Parser as _;
+use std::time::Duration;
 
 fn parse(words: &[&str]) -> Result<Arguments, String> {
     let words = std::iter::once("hstream-server").chain(words.iter().copied());
@@ -38,8 +40,10 @@ fn flags_of_published_deployments_are_taken_and_named_as_meaningless() {
         "",
     )
     .unwrap();
-    let expected = ["--metastore-uri", "--store-config", "--io-connector-image", "--enable-server-cache"];
+    let expected = ["--store-config", "--io-connector-image", "--enable-server-cache"];
     assert_eq!(settings.meaningless, expected);
+    assert_eq!(settings.warnings.len(), 1);
+    assert!(settings.warnings[0].starts_with("--metastore-uri: NO ZOOKEEPER"), "{:?}", settings.warnings);
     assert_eq!((settings.log.level, settings.log.color), (Level::WARN, Some(true)));
     assert_eq!((settings.node.port, settings.node.server_id), (0, 7));
     assert!(settings.node.bind_address.is_unspecified());
@@ -97,9 +101,21 @@ hserver:
     private: []
   listeners-security-protocol-map: "public:tls"
   metastore-uri: "zk://h1:2181,h2:2181"
-  seed-nodes: "h1,h2"
+  seed-nodes: "h1,h2:7000"
+  gossip-address: inside.example.com
+  gossip-key: 000102030405060708090a0b0c0d0e0f
+  cluster-name: blue
+  auto-init: true
+  lease-ms: 4000
   gossip:
+    gossip-fanout: 2
+    retransmit-mult: 5
+    gossip-interval: 1000000
     probe-interval: 2000000
+    roundtrip-timeout: 500000
+    join-worker-concurrency: 10
+    suspicion-mult: 4
+    push-pull-interval: 60000000
   max-record-size: 2097152
   max-connections: 12
   tokens:
@@ -144,10 +160,8 @@ fn the_file_sets_what_flags_leave_open() {
     assert_eq!(format!("{:?}", node.tokens), "Tokens(1 accepted)");
     assert_eq!((settings.log.level, settings.log.color), (Level::INFO, Some(false)));
     let expected = [
-        "hserver.metastore-uri",
-        "hserver.seed-nodes",
-        "hserver.gossip",
         "hserver.hstream-io",
+        "hserver.gossip.join-worker-concurrency",
         "hstore.log-level",
         "hstore.store-admin",
         "kafka",
@@ -156,17 +170,125 @@ fn the_file_sets_what_flags_leave_open() {
 }
 
 #[test]
+fn the_file_says_how_a_node_takes_part_in_a_cluster() {
+    let cluster = settle(&[], YAML).unwrap().node.cluster;
+    assert_eq!(cluster.seed_nodes, ["h1", "h2:7000"]);
+    assert_eq!(cluster.gossip_address.as_deref(), Some("inside.example.com"));
+    assert_eq!((cluster.cluster_name.as_str(), cluster.auto_init), ("blue", true));
+    assert_eq!(cluster.lease, Duration::from_secs(4));
+    assert!(cluster.gossip_key.is_some());
+    let expected = GossipSettings {
+        gossip_fanout: 2,
+        retransmit_mult: 5,
+        gossip_interval: Duration::from_secs(1),
+        probe_interval: Duration::from_secs(2),
+        roundtrip_timeout: Duration::from_millis(500),
+        suspicion_mult: 4,
+        push_pull_interval: Duration::from_secs(60),
+        ..GossipSettings::default()
+    };
+    assert_eq!(cluster.gossip, expected);
+}
+
+#[test]
+fn flags_say_more_about_the_cluster_than_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("key");
+    std::fs::write(&path, "000102030405060708090a0b0c0d0e0f\n").unwrap();
+    let words = [
+        "--seed-nodes=a, b:1,",
+        "--gossip-address=::1",
+        "--cluster-name=green",
+        "--auto-init=false",
+        "--lease-ms=500",
+    ];
+    let cluster = settle(&words, YAML).unwrap().node.cluster;
+    assert_eq!(cluster.seed_nodes, ["a", "b:1"]);
+    assert_eq!(cluster.gossip_address.as_deref(), Some("::1"));
+    assert_eq!((cluster.cluster_name.as_str(), cluster.auto_init), ("green", false));
+    assert_eq!(cluster.lease, Duration::from_millis(500));
+    let cluster = settle(&["--gossip-key-path", path.to_str().unwrap()], "").unwrap().node.cluster;
+    assert_eq!(cluster.gossip_key, settle(&[], YAML).unwrap().node.cluster.gossip_key);
+}
+
+#[test]
+fn without_seeds_a_node_is_alone_and_one_seed_is_no_reason_to_warn_of_separate_stores() {
+    let alone = settle(&[], "").unwrap();
+    assert_eq!((alone.node.cluster.seed_nodes.len(), alone.warnings.len()), (0, 0));
+    let warnings = |words: &[&str]| settle(words, "").unwrap().warnings.join("\n");
+    let key = "--gossip-key=000102030405060708090a0b0c0d0e0f";
+    assert_eq!(warnings(&["--seed-nodes=a", key]), "");
+    assert!(warnings(&["--seed-nodes=a"]).contains("gossip is not authenticated"));
+    assert!(warnings(&["--seed-nodes=a,b", key]).contains("DO NOT SHARE A STORE"));
+}
+
+#[test]
+fn wrong_settings_of_the_cluster_are_refused_with_one_sentence() {
+    for (words, yaml, says) in [
+        (&["--seed-nodes=a:0"][..], "", "--seed-nodes: \"a:0\" has the port 0"),
+        (&["--seed-nodes=a,b c"], "", "--seed-nodes: \"b c\" names no host"),
+        (&["--seed-nodes=a", "--internal-port=0"], "", "--seed-nodes: \"a\" has no port"),
+        (&["--seed-nodes=a", "--internal-port=6570"], "", "--internal-port: 6570 is --port, too"),
+        (
+            &["--seed-nodes=a", "--advertised-listeners=k:hstream://h:6571"],
+            "",
+            "--internal-port: 6571 is the port of the listener k:hstream://h:6571, too",
+        ),
+        (&["--gossip-address=a:1"], "", "--gossip-address: \"a:1\""),
+        (&["--gossip-address=a:6571"], "", "--internal-port"),
+        (&["--cluster-name="], "", "--cluster-name: \"\" is none"),
+        (&["--cluster-name=a b"], "", "--cluster-name: \"a b\" is none"),
+        (&["--lease-ms=499"], "", "--lease-ms: 499 is not between 500 and 600000"),
+        (&["--gossip-key=c0ffee"], "", "--gossip-key: the gossip key has 3 bytes"),
+        (
+            &["--gossip-key-path=/nowhere/key"],
+            "",
+            "--gossip-key-path: cannot read the gossip key from /nowhere/key",
+        ),
+        (
+            &["--gossip-key=000102030405060708090a0b0c0d0e0f", "--gossip-key-path=k"],
+            "",
+            "--gossip-key and --gossip-key-path: give one of them",
+        ),
+        (
+            &[],
+            "hserver:\n  gossip:\n    roundtrip-timeout: 250000\n",
+            "hserver.gossip, in microseconds: roundtrip-timeout is 250 ms",
+        ),
+        (&[], "hserver:\n  gossip:\n    gossip-fanout: 0\n", "gossip-fanout is 0"),
+        (&[], "hserver:\n  gossip:\n    probe-interval: 500\n", "probe-interval"),
+        (&[], "hserver:\n  gossip:\n    fanout: 3\n", "line 3"),
+        (&[], "hserver:\n  seed-nodes: [a]\n", "line 2"),
+    ] {
+        let error = settle(words, yaml).unwrap_err();
+        assert!(error.contains(says) && error.lines().count() == 1, "{words:?} {yaml:?}: {error}");
+        assert!(!error.contains("c0ffee"), "{error}");
+    }
+}
+
+#[test]
+fn the_key_of_gossip_shows_nowhere() {
+    const KEY: &str = "000102030405060708090a0b0c0d0e0f";
+    let words = ["--gossip-key", KEY];
+    let shown = format!("{:?} {:?}", parse(&words).unwrap(), settle(&words, "").unwrap());
+    assert!(!shown.contains(KEY), "{shown}");
+    let file = File::parse(&format!("hserver:\n  gossip-key: \"{KEY}\"\n")).unwrap();
+    assert!(!format!("{file:?}").contains(KEY));
+}
+
+#[test]
 fn the_example_file_has_every_key_and_is_taken() {
     let text = include_str!("../../config.example.yaml");
     assert_eq!(settle(&[], text).unwrap().meaningless, Vec::<String>::new());
     // The refusal of an unknown key lists all there are.
-    let refusal =
-        File::parse("hserver:\n  x: 1\n").unwrap_err() + &File::parse("hstore:\n  x: 1\n").unwrap_err();
+    let refusal = ["hserver:\n  x: 1\n", "hserver:\n  gossip:\n    x: 1\n", "hstore:\n  x: 1\n"]
+        .map(|wrong| File::parse(wrong).unwrap_err())
+        .join("");
     let lists =
         refusal.split("one of ").skip(1).map(|list| list.split(" at line").next().unwrap_or_default());
     let keys: Vec<&str> = lists.flat_map(|list| list.split(", ")).collect();
     assert!(keys.len() > 20, "{refusal}");
-    let meaningless = "gossip-address metastore-uri seed-nodes gossip hstream-io hstream-processing cache-store grpc \
+    let meaningless = "metastore-uri join-worker-concurrency hstream-io hstream-processing cache-store grpc \
                        log-flush-immediately experimental checkpoint-replication-factor store-admin store-config";
     for key in keys.into_iter().filter(|key| !meaningless.split(' ').any(|other| other == *key)) {
         assert!(text.contains(&format!("  {key}:")), "{key} is missing");
