@@ -237,7 +237,7 @@ impl From<StoreError> for ServerError {
             }
             // Clients take RESOURCE_EXHAUSTED as "nothing was stored, come back later".
             StoreError::DiskFull(_) => ServerError::plain(Code::ResourceExhausted, error.to_string()),
-            StoreError::Poisoned(_) | StoreError::Closed => {
+            StoreError::Poisoned(_) | StoreError::Closed | StoreError::Unreachable(_) => {
                 ServerError::plain(Code::Unavailable, error.to_string())
             }
             StoreError::Corrupt(_) => ServerError::new(Class::DataLossGapError, error.to_string()),

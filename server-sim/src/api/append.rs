@@ -108,7 +108,7 @@ async fn store(node: &NodeContext, shard: ShardId, batch: NewBatch) -> Result<Ap
     let mut tail = node.log.watch_tail(shard).map_err(|error| refusal(shard, error))?;
     loop {
         // What is appended from here on wakes the wait below.
-        tail.borrow_and_update();
+        tail.latest();
         let error = match node.log.append(shard, batch.clone()).await {
             Ok(appended) => return Ok(appended),
             Err(error) => error,
@@ -120,7 +120,7 @@ async fn store(node: &NodeContext, shard: ShardId, batch: NewBatch) -> Result<Ap
             parked = node.parked_appends.try_acquire().ok();
         }
         // Without room to park, or after waiting long enough, the client has to send the missing ones first.
-        if parked.is_none() || !matches!(timeout_at(deadline, tail.changed()).await, Ok(Ok(()))) {
+        if parked.is_none() || !matches!(timeout_at(deadline, tail.moved()).await, Ok(Ok(()))) {
             return Err(refusal(shard, error));
         }
     }

@@ -4,11 +4,11 @@ use super::delivery::{ID_BYTES, MESSAGE_BYTES, gap_ids, received, received_bytes
 use super::range::ShardRange;
 use crate::error::{Class, Result, ServerError};
 use crate::limits::{Budget, Charge};
-use crate::store::{Gap, GapKind, LogStore, Lsn, ReadLimits, ShardId, StoreError, StoredBatch};
+use crate::store::{Gap, GapKind, LogStore, Lsn, ReadLimits, ShardId, StoreError, StoredBatch, TailWatch};
 use futures::future::select_all;
 use hstreamdb_proto::api::{ReceivedRecord, RecordId};
 use std::sync::Arc;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Most batches in one response.
@@ -38,7 +38,7 @@ pub(super) struct Cursor {
     pub(super) shard: ShardId,
     next: Lsn,
     end: Option<Lsn>,
-    tail: watch::Receiver<Lsn>,
+    tail: TailWatch,
     /// What the last step passed over before its batches.
     gap: Option<Gap>,
 }
@@ -89,7 +89,7 @@ impl Cursor {
             return Ok(Step::Done);
         }
         // What is appended from here on wakes `wait`.
-        let tail = *self.tail.borrow_and_update();
+        let tail = self.tail.latest();
         let limits = ReadLimits { max_batches, max_bytes };
         let chunk = log.read(self.shard, self.next, limits).await?;
         // A gap that reaches beyond the end is none of this read's there.
@@ -111,7 +111,7 @@ impl Cursor {
 
     /// Resolves when the tail has moved since the last [`Cursor::step`], or the shard is gone.
     pub(super) async fn wait(&mut self) -> Result<()> {
-        self.tail.changed().await.map_err(|_| StoreError::ShardNotFound(self.shard).into())
+        self.tail.moved().await.map_err(|_| StoreError::ShardNotFound(self.shard).into())
     }
 }
 

@@ -1,11 +1,12 @@
 //! A log whose reads are counted, whoever reads.
 
 use super::Stats;
-use crate::store::{Appended, LogStore, Lsn, NewBatch, ReadChunk, ReadLimits, Result, ShardId, ShardSpec};
+use crate::store::{
+    Appended, LogStore, Lsn, NewBatch, ReadChunk, ReadLimits, Result, ShardId, ShardSpec, TailWatch,
+};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use std::sync::Arc;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// A log that counts what is read from it, for the stream and for the node. Everything else it passes on.
@@ -56,7 +57,7 @@ impl LogStore for CountedLog {
         self.log.tail(shard)
     }
 
-    fn watch_tail(&self, shard: ShardId) -> Result<watch::Receiver<Lsn>> {
+    fn watch_tail(&self, shard: ShardId) -> Result<TailWatch> {
         self.log.watch_tail(shard)
     }
 

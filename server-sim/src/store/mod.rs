@@ -6,16 +6,26 @@
 
 pub mod disk;
 pub mod embedded;
+mod follow;
+mod gate;
+mod identity;
+mod link;
 mod meta_watch;
 pub mod producer_table;
+#[cfg(test)]
+pub(crate) mod staged;
+mod tail_watch;
 mod varint;
 
-pub use meta_watch::{MetaChange, MetaWatch, Seen};
+pub use follow::{Follower, Mirror, View};
+pub use identity::StoreId;
+pub use link::{LINK_TIMEOUT, StoreLink};
+pub use meta_watch::{MetaChange, MetaFeeds, MetaWatch, Seen};
+pub use tail_watch::{TailClosed, TailWatch};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::fmt;
-use tokio::sync::watch;
 
 /// The smallest log sequence number a shard hands out is `FIRST_LSN`; `FIRST_LSN - 1` is the tail of an empty
 /// shard. 10^18 keeps every id 19 digits long and below 2^63, because some clients compare ids as text and
@@ -155,6 +165,9 @@ pub enum StoreError {
         /// The key.
         key: String,
     },
+    /// The store did not answer. What was asked of it may have been done all the same, or may yet be.
+    #[error("the store cannot be reached: {0}")]
+    Unreachable(String),
     /// The store is closing.
     #[error("the store is closed")]
     Closed,
@@ -230,7 +243,7 @@ pub trait LogStore: Send + Sync + fmt::Debug + 'static {
     fn tail(&self, shard: ShardId) -> Result<Lsn>;
 
     /// The tail as it moves; closes when the shard is deleted.
-    fn watch_tail(&self, shard: ShardId) -> Result<watch::Receiver<Lsn>>;
+    fn watch_tail(&self, shard: ShardId) -> Result<TailWatch>;
 
     /// First LSN that can still be read (the tail + 1 if there is none).
     fn trim_point(&self, shard: ShardId) -> Result<Lsn>;
@@ -305,4 +318,10 @@ pub trait MetaStore: Send + Sync + fmt::Debug + 'static {
     /// Whoever keeps a copy in memory calls this first and [`MetaStore::list`] then, and takes a change only if its
     /// version is above the one it has of that key.
     fn watch(&self, prefix: &str) -> MetaWatch;
+
+    /// Waits until everything that was written before this call, by whomever, is in the watches; false from an engine
+    /// that cannot tell: whoever has to know lists the prefix.
+    async fn settle(&self) -> Result<bool> {
+        Ok(false)
+    }
 }

@@ -5,12 +5,11 @@ use super::delivery;
 use super::live::Live;
 use super::state::Job;
 use crate::error::{Class, ServerError};
-use crate::store::{GapKind, Lsn, ReadLimits, ShardId, StoreError, StoredBatch};
+use crate::store::{GapKind, Lsn, ReadLimits, ShardId, StoreError, StoredBatch, TailWatch};
 use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use std::ops::Range;
 use std::sync::Arc;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 impl Live {
@@ -29,22 +28,22 @@ impl Live {
     /// Delivers until something makes that impossible.
     async fn dispatch(&self) -> ServerError {
         let mut tails = FuturesUnordered::new();
-        let moved = |shard: ShardId, mut tail: watch::Receiver<Lsn>| async move {
-            let open = tail.changed().await.is_ok();
+        let moved = |shard: ShardId, mut tail: TailWatch| async move {
+            let open = tail.moved().await.is_ok();
             (shard, tail, open)
         };
         for &shard in self.definition.start.keys() {
             match self.log.watch_tail(shard) {
                 Ok(mut tail) => {
-                    self.state().tail(shard, *tail.borrow_and_update());
+                    self.state().tail(shard, tail.latest());
                     tails.push(moved(shard, tail));
                 }
                 Err(StoreError::ShardNotFound(_)) => self.lose_shard(shard),
                 Err(error) => return error.into(),
             }
         }
-        let note = |shard, mut tail: watch::Receiver<Lsn>, open: bool| {
-            let last = *tail.borrow_and_update();
+        let note = |shard, mut tail: TailWatch, open: bool| {
+            let last = tail.latest();
             self.state().tail(shard, last);
             if !open && matches!(self.log.tail(shard), Err(StoreError::ShardNotFound(_))) {
                 self.lose_shard(shard);

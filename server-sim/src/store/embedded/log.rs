@@ -7,14 +7,14 @@ use super::shard::{Accepted, Entry, Shard};
 use super::{Shared, blocking};
 use crate::store::{
     Appended, LogStore, Lsn, NewBatch, ReadChunk, ReadLimits, Result, ShardId, ShardSpec, StoreError,
-    StoredBatch,
+    StoredBatch, TailWatch,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, oneshot, watch};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, oneshot};
 
 /// Longest batch in bytes: offsets in a segment have 32 bits.
 const MAX_BATCH_BYTES: usize = 512 << 20;
@@ -227,8 +227,8 @@ impl LogStore for SegmentLog {
         self.shard(shard)?.tail()
     }
 
-    fn watch_tail(&self, shard: ShardId) -> Result<watch::Receiver<Lsn>> {
-        self.shard(shard)?.watch()
+    fn watch_tail(&self, shard: ShardId) -> Result<TailWatch> {
+        self.shard(shard)?.watch().map(TailWatch::from)
     }
 
     fn trim_point(&self, shard: ShardId) -> Result<Lsn> {

@@ -4,7 +4,9 @@
 //! carry a checksum of our own, because redb checks its pages only when it repairs a file.
 
 use crate::store::disk::{Disk, DiskFile};
-use crate::store::{Expect, Guard, MetaChange, MetaStore, MetaWatch, Result, StoreError, Versioned};
+use crate::store::{
+    Expect, Guard, MetaChange, MetaFeeds, MetaStore, MetaWatch, Result, StoreError, Versioned,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition};
@@ -13,7 +15,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 const FILE: &str = "meta.redb";
 const FILE_TEMPORARY: &str = "meta.redb.new";
@@ -25,8 +27,6 @@ const LAST_VERSION: &str = "last-version";
 const QUEUE_LEN: usize = 256;
 /// Bytes of changes in one transaction, unless one change alone is larger.
 const GROUP_BYTES: usize = 4 << 20;
-/// Changes a watcher may be behind before it has to list again.
-const WATCH_LEN: usize = 1024;
 
 /// Metadata in one file.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub struct RedbMeta {
     /// Gone once closed.
     open: Mutex<Option<Open>>,
     /// What was committed, for those who watch.
-    committed: broadcast::Sender<MetaChange>,
+    feeds: Arc<MetaFeeds>,
 }
 
 #[derive(Debug)]
@@ -73,13 +73,13 @@ impl RedbMeta {
         }
         let database = Arc::new(open_database(disk.open(FILE).map_err(io)?, cache_bytes)?);
         let (changes, queue) = mpsc::channel(QUEUE_LEN);
-        let (committed, _) = broadcast::channel(WATCH_LEN);
-        let (on, told) = (Arc::clone(&database), committed.clone());
+        let feeds = Arc::new(MetaFeeds::default());
+        let (on, told) = (Arc::clone(&database), Arc::clone(&feeds));
         let committer = std::thread::Builder::new()
             .name("hstream-meta".into())
             .spawn(move || commit_all(&on, queue, &told))
             .map_err(io)?;
-        Ok(RedbMeta { open: Mutex::new(Some(Open { database, changes, committer })), committed })
+        Ok(RedbMeta { open: Mutex::new(Some(Open { database, changes, committer })), feeds })
     }
 
     /// Ends after all changes accepted so far are durable.
@@ -95,6 +95,7 @@ impl RedbMeta {
         if !matches!(ended.await, Ok(true)) {
             tracing::error!("the metadata were not closed properly");
         }
+        self.feeds.close();
     }
 
     fn database(&self) -> Result<Arc<Database>> {
@@ -166,16 +167,17 @@ impl MetaStore for RedbMeta {
     }
 
     fn watch(&self, prefix: &str) -> MetaWatch {
-        MetaWatch::new(self.committed.subscribe(), prefix)
+        self.feeds.watch(prefix)
+    }
+
+    async fn settle(&self) -> Result<bool> {
+        // Watches know of a change before whoever made it does.
+        self.database().map(|_| true)
     }
 }
 
 /// Commits changes until nobody can send any.
-fn commit_all(
-    database: &Database,
-    mut queue: mpsc::Receiver<Change>,
-    committed: &broadcast::Sender<MetaChange>,
-) {
+fn commit_all(database: &Database, mut queue: mpsc::Receiver<Change>, feeds: &MetaFeeds) {
     let mut poison: Option<StoreError> = None;
     while let Some(first) = queue.blocking_recv() {
         let mut bytes = first.kind.bytes();
@@ -197,10 +199,7 @@ fn commit_all(
         match (result, &poison) {
             (Ok((answers, changes)), _) => {
                 // Before anybody is answered: who has an answer may rely on what watchers know.
-                for change in changes {
-                    // Fails when nobody watches.
-                    let _ = committed.send(change);
-                }
+                feeds.tell(&changes);
                 for (change, answer) in group.into_iter().zip(answers) {
                     let _ = change.done.send(answer);
                 }

@@ -32,7 +32,7 @@ async fn no_append_resolves_and_no_tail_moves_before_the_sync_returned() {
     let store = open(&disk).await;
     let log = store.log();
     log.create_shards(&[spec(1)]).await.unwrap();
-    let tail = log.watch_tail(1).unwrap();
+    let mut tail = log.watch_tail(1).unwrap();
     disk.hold_syncs();
     let append = tokio::spawn({
         let log = store.log();
@@ -41,11 +41,11 @@ async fn no_append_resolves_and_no_tail_moves_before_the_sync_returned() {
     until("the sync is under way", || disk.waiting_syncs() == 1).await;
     // The bytes are in the file by now; nobody may see them.
     assert!(!append.is_finished());
-    assert_eq!((log.tail(1).unwrap(), *tail.borrow()), (FIRST_LSN - 1, FIRST_LSN - 1));
+    assert_eq!((log.tail(1).unwrap(), tail.latest()), (FIRST_LSN - 1, FIRST_LSN - 1));
     assert_eq!(read_all(&log, 1).await, (vec![], vec![]));
     disk.release_syncs();
     assert_eq!(append.await.unwrap().unwrap().lsn, FIRST_LSN);
-    assert_eq!((log.tail(1).unwrap(), *tail.borrow()), (FIRST_LSN, FIRST_LSN));
+    assert_eq!((log.tail(1).unwrap(), tail.latest()), (FIRST_LSN, FIRST_LSN));
 }
 
 #[tokio::test]
@@ -251,7 +251,7 @@ async fn shards_are_created_all_or_none_and_deleted_for_good() {
     log.append(1, batch("a")).await.unwrap();
     let mut tail = log.watch_tail(1).unwrap();
     log.delete_shards(&[1, 9]).await.unwrap();
-    while tail.changed().await.is_ok() {}
+    while tail.moved().await.is_ok() {}
     assert_eq!(log.append(1, batch("b")).await, Err(StoreError::ShardNotFound(1)));
     assert_eq!(log.read(1, FIRST_LSN, ALL).await, Err(StoreError::ShardNotFound(1)));
     assert_eq!(log.tail(1), Err(StoreError::ShardNotFound(1)));
