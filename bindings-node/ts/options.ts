@@ -44,6 +44,10 @@ export interface ClientOptions {
   totalTimeoutMs?: number
   /** Deadline of connecting: of one connection, and of finding the first node that answers. Unit: milliseconds. Default: 5000. */
   connectTimeoutMs?: number
+  /** How long a node may owe an answer without a sign of life before calls that may be repeated go to another node, if there is one; it is asked for an echo in between. 0 waits for the deadlines above. Unit: milliseconds. Default: 500. */
+  silenceTimeoutMs?: number
+  /** How long nothing may be heard of a node that consumers or readers listen to before it is asked for a sign of life: one small call per node, however many listen. 0 leaves that to probe_interval_ms. Unit: milliseconds. Default: 2000. */
+  nodeCheckIntervalMs?: number
   /** Tries of a call altogether; 1 never retries. Default: 5. */
   retryMaxAttempts?: number
   /** Longest pause before the second try; it doubles with every further one. The pause is random between half and all of that. Unit: milliseconds. Default: 100. */

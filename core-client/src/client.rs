@@ -117,7 +117,7 @@ impl Client {
 }
 
 /// Options of a [`Client`]. Defaults: 5 s for connecting and for one try of a call, 30 s for a call altogether, 5 tries
-/// from 100 ms to 5 s apart, discovery every 30 s, messages up to 32 MiB, one connection per node, no HTTP/2 pings.
+/// from 100 ms to 5 s apart, 500 ms for a silent node, discovery every 30 s, messages up to 32 MiB, one connection per node, no HTTP/2 pings.
 ///
 /// ```no_run
 /// # async fn example() -> hstreamdb::Result<()> {
@@ -252,6 +252,25 @@ impl ClientBuilder {
     /// `InvalidArgument` when out of range.
     pub fn connect_timeout(self, timeout: Duration) -> Result<Self> {
         self.set("connect_timeout_ms", millis(timeout))
+    }
+
+    /// How long a node may owe an answer without a sign of life; default 500 ms, at least four round trips. It is asked for an
+    /// echo in between. Then calls and appends that may be repeated go to another node, if there is one; all others wait
+    /// for their deadlines. Zero leaves everything to the deadlines.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when out of range.
+    pub fn silence_timeout(self, timeout: Duration) -> Result<Self> {
+        self.set("silence_timeout_ms", millis(timeout))
+    }
+
+    /// How long nothing may be heard of a node that consumers or readers listen to before it is asked for a sign of life;
+    /// default 2 s, zero never asks. One small call per node, however many listen.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when out of range.
+    pub fn node_check_interval(self, interval: Duration) -> Result<Self> {
+        self.set("node_check_interval_ms", millis(interval))
     }
 
     /// Pause between two refreshes of the node list; default 30 s, at least 10 ms.

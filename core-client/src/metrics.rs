@@ -253,6 +253,8 @@ metrics! {
         node_trusts;
         /// Probes sent to suspect nodes.
         node_probes;
+        /// Echoes sent over connections that owed an answer and said nothing.
+        line_checks;
         /// Batches acknowledged by a server.
         append_batches;
         /// Records acknowledged by a server.

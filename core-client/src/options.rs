@@ -200,6 +200,8 @@ static TABLE: &[OptionSpec] = &[
     spec(Client, "request_timeout_ms", integer(1, MAX_MS), "milliseconds", "5000", "Deadline of one try of a call."),
     spec(Client, "total_timeout_ms", integer(1, MAX_MS), "milliseconds", "30000", "Deadline of a call altogether: tries and the pauses between them."),
     spec(Client, "connect_timeout_ms", integer(1, MAX_MS), "milliseconds", "5000", "Deadline of connecting: of one connection, and of finding the first node that answers."),
+    spec(Client, "silence_timeout_ms", integer(0, MAX_MS), "milliseconds", "500", "How long a node may owe an answer without a sign of life before calls that may be repeated go to another node, if there is one; it is asked for an echo in between. 0 waits for the deadlines above."),
+    spec(Client, "node_check_interval_ms", integer(0, MAX_MS), "milliseconds", "2000", "How long nothing may be heard of a node that consumers or readers listen to before it is asked for a sign of life: one small call per node, however many listen. 0 leaves that to probe_interval_ms."),
     spec(Client, "retry_max_attempts", integer(1, 1000), "", "5", "Tries of a call altogether; 1 never retries."),
     spec(Client, "retry_base_ms", integer(0, MAX_MS), "milliseconds", "100", "Longest pause before the second try; it doubles with every further one. The pause is random between half and all of that."),
     spec(Client, "retry_max_ms", integer(0, MAX_MS), "milliseconds", "5000", "Longest pause between two tries."),

@@ -1,16 +1,19 @@
 //! One unary call: finds its node, keeps its deadline, and is tried again where that is safe.
 
 use super::{
-    ApiClient, Cluster, NodeAddress,
+    ApiClient, Cluster, NodeAddress, Patience,
     route::{Progress, Stage, Target},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    retry::{self, Decision, Operation},
+    retry::{self, Decision, Effect, Operation},
 };
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument as _, Span, field};
+
+/// Longest pause before the owner of something is looked up again because the one that was named is silent.
+const OWNER_PAUSE: Duration = Duration::from_millis(300);
 
 impl Cluster {
     /// Runs a unary call: finds the node, applies the request timeout to every try and the total timeout to all, repeats
@@ -82,20 +85,25 @@ impl Cluster {
         let total = self.settings().total_timeout;
         let mut pauses = self.backoff();
         let mut tried: Vec<NodeAddress> = Vec::new();
-        let mut tries = 0;
+        let most = self.retry_policy().max_attempts;
+        let (mut tries, mut looks) = (0, 0);
         loop {
             tries += 1;
+            // What nobody else may or can answer is waited for.
+            let repeatable = operation.effect != Effect::Once
+                && (target.has_owner() || !matches!(target, Target::Node(_)) && tries - looks < most);
+            let patience = if repeatable { Patience::Brief } else { Patience::Stays };
             let limit =
                 self.request_timeout().max(operation.patience).min(total.saturating_sub(started.elapsed()));
             let progress = Progress::default();
             let result = tokio::select! {
                 biased;
                 () = self.closed() => Err(self.closed_in(operation, &progress)),
-                result = timeout(limit, self.try_once(operation, target, &tried, &progress, f, limit)) => {
+                result = timeout(limit, self.try_once(operation, target, &tried, &progress, f, (limit, patience))) => {
                     result.unwrap_or_else(|_| Err(self.too_late(operation, &progress, limit)))
                 }
             };
-            let (node, _) = progress.get();
+            let (node, stage) = progress.get();
             if !span.is_disabled() {
                 span.record("tries", tries);
                 if let Some(node) = &node {
@@ -111,12 +119,16 @@ impl Cluster {
             {
                 self.mark_suspect(node, &error);
             }
+            let left = || total.saturating_sub(started.elapsed());
             let again = retry::decide(operation.effect, &error) != Decision::Fail
-                && self
-                    .may_try_again(target, node, &mut tried, &mut pauses, || {
-                        total.saturating_sub(started.elapsed())
-                    })
-                    .await;
+                && match node {
+                    // Not one of the tries: it is for the cluster to notice, which takes as long as it takes.
+                    Some(owner) if stage == Stage::Silent && target.has_owner() => {
+                        looks += 1;
+                        self.may_look_again(target, &owner, left()).await
+                    }
+                    node => self.may_try_again(target, node, &mut tried, &mut pauses, left).await,
+                };
             if !again {
                 return Err(retry::conclude(operation.effect, error)
                     .with_operation(operation.name)
@@ -165,6 +177,25 @@ impl Cluster {
         true
     }
 
+    /// Waits until the owner of something may be another one, or the same one answer again. `false` when there is no time
+    /// for it.
+    async fn may_look_again(&self, target: &Target<'_>, owner: &NodeAddress, left: Duration) -> bool {
+        if let Some(owned) = target.resource() {
+            self.forget_owner(&owned);
+        }
+        let pause = OWNER_PAUSE.mul_f64(0.5 + 0.5 * self.random_unit());
+        if pause >= left {
+            return false;
+        }
+        tokio::select! {
+            biased;
+            () = self.closed() => {}
+            () = self.standing_changes(owner) => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+        true
+    }
+
     async fn try_once<T, F, Fut>(
         &self,
         operation: Operation,
@@ -172,17 +203,23 @@ impl Cluster {
         tried: &[NodeAddress],
         progress: &Progress,
         f: &F,
-        limit: Duration,
+        (limit, patience): (Duration, Patience),
     ) -> Result<(NodeAddress, tonic::Response<T>)>
     where
         F: Fn(ApiClient) -> Fut,
         Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
         let node = self.route(target, tried, progress).await?;
+        if target.has_owner() && self.is_newly_suspect(&node) && self.has_other(&node) {
+            progress.at(&node, Stage::Silent);
+            return Err(unheard(&node));
+        }
         progress.at(&node, Stage::Connecting);
-        let client = self.0.pool.client(&node, limit).await?;
+        let contact = self.reached(&node, self.0.pool.client(&node, limit)).await?;
         progress.at(&node, Stage::Sent);
-        match f(client).await {
+        let answer = self.answered(&node, &contact, patience, f(contact.client.clone())).await;
+        let answer = answer.inspect_err(|_| progress.at(&node, Stage::Silent));
+        match answer.map_err(|error| error.with_operation(operation.name))? {
             Ok(response) => {
                 if matches!(target, Target::Any) {
                     self.prefer_if_free(&node);
@@ -202,7 +239,7 @@ impl Cluster {
                 .with_message(format!("{what} within {limit:?}"))
         };
         let error = match stage {
-            Stage::Sent => Error::new(ErrorKind::Timeout, operation.name)
+            Stage::Sent | Stage::Silent => Error::new(ErrorKind::Timeout, operation.name)
                 .with_message(format!("no answer within {limit:?}"))
                 .with_may_have_been_applied(true)
                 .with_retryable(true),
@@ -221,4 +258,11 @@ impl Cluster {
         let error = self.closed_error(operation.name).with_retryable(false);
         error.with_may_have_been_applied(stage == Stage::Sent)
     }
+}
+
+/// The error of what was not even sent, as its node is known to be silent.
+pub(crate) fn unheard(owner: &NodeAddress) -> Error {
+    Error::new(ErrorKind::Unavailable, "call")
+        .with_node(owner)
+        .with_message("the owner does not answer, and the cluster has not named another one yet")
 }

@@ -100,11 +100,13 @@ impl Dialer {
         let endpoint = endpoint.initial_stream_window_size(window);
         let line = Line::new(address.clone(), self.lines.clone(), self.settings.tls.is_some());
         let connector = self.connector(line.clone());
+        let started = Instant::now();
         // Resolving the name, all addresses and the handshake of TLS included.
         let result = tokio::time::timeout(limit, endpoint.connect_with_connector(connector)).await;
         let error = match result {
             Ok(Ok(channel)) => {
                 line.trust();
+                line.took(started.elapsed());
                 self.metrics.connects.add(1);
                 return Ok(Connection { channel, line, made: Instant::now() });
             }

@@ -1,6 +1,8 @@
 //! Finding the nodes: once at connect, then in the background, never in the way of a call.
 
-use super::{ClientEvent, Cluster, Inner, NodeAddress, Settings, Target, asking::first_answer, nodes_of};
+use super::{
+    ClientEvent, Cluster, Inner, NodeAddress, Patience, Settings, Target, asking::first_answer, nodes_of,
+};
 use crate::{
     error::{Error, ErrorKind, Result},
     retry::Operation,
@@ -11,6 +13,8 @@ use tokio::time::timeout;
 
 /// Least time between two refreshes, however many calls fail.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
+/// The same while the cluster still counts on a node that fails: until it does not, calls that only the owner answers wait.
+const FOLLOWING: Duration = Duration::from_millis(300);
 /// A node that has not described the cluster for this long gets company.
 const REFRESH_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -27,11 +31,13 @@ impl Cluster {
         let answer = first_answer(bootstrap.clone(), Duration::ZERO, |address| {
             let cluster = &cluster;
             async move {
-                timeout(limit, cluster.describe_once(&address, limit)).await.unwrap_or_else(|_| {
-                    Err(Error::new(ErrorKind::Unavailable, "connect")
-                        .with_node(&address)
-                        .with_message(format!("no answer within {limit:?}")))
-                })
+                timeout(limit, cluster.describe_once(&address, limit, Patience::Stays)).await.unwrap_or_else(
+                    |_| {
+                        Err(Error::new(ErrorKind::Unavailable, "connect")
+                            .with_node(&address)
+                            .with_message(format!("no answer within {limit:?}")))
+                    },
+                )
             }
         })
         .await;
@@ -58,10 +64,16 @@ impl Cluster {
                     Cluster(inner).choose_home().await;
                 }
                 loop {
+                    let following = weak.upgrade().is_some_and(|inner| inner.members.is_unsettled());
                     tokio::select! {
-                        () = tokio::time::sleep(interval) => {}
+                        () = tokio::time::sleep(FOLLOWING.min(interval)), if following => {}
+                        () = tokio::time::sleep(interval), if !following => {}
                         // A node failed; it does not pay to ask more often than things can change.
-                        () = refresh.notified() => tokio::time::sleep(MIN_INTERVAL.min(interval)).await,
+                        () = refresh.notified(), if !following => {
+                            let following = weak.upgrade().is_some_and(|inner| inner.members.is_unsettled());
+                            let pause = if following { FOLLOWING } else { MIN_INTERVAL };
+                            tokio::time::sleep(pause.min(interval)).await;
+                        }
                     }
                     let Some(inner) = Weak::<Inner>::upgrade(&weak) else { return };
                     // The failure was told as an event.
@@ -81,7 +93,7 @@ impl Cluster {
     async fn choose_home(&self) {
         let chance = (self.random_unit() * 1024.0) as usize;
         let Some(home) = self.0.members.other_home(chance) else { return };
-        match self.describe_in_time(&home).await {
+        match self.describe_in_time(&home, Patience::Brief).await {
             Ok(response) => {
                 self.prefer(&home);
                 self.take_description(&response);
@@ -100,7 +112,7 @@ impl Cluster {
     pub(crate) async fn refresh_nodes(&self) -> Result<()> {
         self.metrics().discovery_refreshes.add(1);
         let asked = first_answer(self.0.members.candidates(0), REFRESH_PATIENCE, |address| async move {
-            let answer = self.describe_in_time(&address).await;
+            let answer = self.describe_in_time(&address, Patience::Brief).await;
             if let Err(error) = &answer
                 && error.is_transport()
             {
@@ -146,9 +158,13 @@ impl Cluster {
     }
 
     /// [`describe_once`](Self::describe_once) within the request timeout.
-    pub(super) async fn describe_in_time(&self, address: &NodeAddress) -> Result<DescribeClusterResponse> {
+    pub(super) async fn describe_in_time(
+        &self,
+        address: &NodeAddress,
+        patience: Patience,
+    ) -> Result<DescribeClusterResponse> {
         let limit = self.request_timeout();
-        timeout(limit, self.describe_once(address, limit)).await.unwrap_or_else(|_| {
+        timeout(limit, self.describe_once(address, limit, patience)).await.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Timeout, "describe cluster")
                 .with_node(address)
                 .with_message(format!("no answer within {limit:?}"))
@@ -157,11 +173,16 @@ impl Cluster {
         })
     }
 
-    async fn describe_once(&self, address: &NodeAddress, limit: Duration) -> Result<DescribeClusterResponse> {
-        match self.describe_at(address, limit).await {
+    async fn describe_once(
+        &self,
+        address: &NodeAddress,
+        limit: Duration,
+        patience: Patience,
+    ) -> Result<DescribeClusterResponse> {
+        match self.describe_at(address, limit, patience).await {
             // There is no loop around this one that would go on with another token.
             Err(error) if error.is_retryable() && !error.is_transport() && self.asks_for_tokens() => {
-                self.describe_at(address, limit).await
+                self.describe_at(address, limit, patience).await
             }
             result => result,
         }
@@ -171,9 +192,16 @@ impl Cluster {
         self.settings().connection.headers.tokens().is_some()
     }
 
-    async fn describe_at(&self, address: &NodeAddress, limit: Duration) -> Result<DescribeClusterResponse> {
-        let mut client = self.0.pool.client(address, limit).await?;
-        let response = client.describe_cluster(()).await.map_err(|status| {
+    async fn describe_at(
+        &self,
+        address: &NodeAddress,
+        limit: Duration,
+        patience: Patience,
+    ) -> Result<DescribeClusterResponse> {
+        let contact = self.0.pool.client(address, limit).await?;
+        let mut client = contact.client.clone();
+        let answer = self.answered(address, &contact, patience, client.describe_cluster(())).await?;
+        let response = answer.map_err(|status| {
             Error::from_status("describe cluster", &status)
                 .with_node(address)
                 .with_may_have_been_applied(false)

@@ -4,16 +4,18 @@
 use super::{
     address::NodeAddress,
     event::{ClientEvent, EventSender},
+    hearing::Hearing,
 };
 use std::{
     collections::HashMap,
     io,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -21,12 +23,25 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 #[derive(Debug)]
 pub(crate) struct Lines {
     answered: Mutex<HashMap<NodeAddress, usize>>,
+    /// What is heard of each node over all its lines.
+    nodes: Mutex<HashMap<NodeAddress, Weak<Hearing>>>,
     events: EventSender,
 }
 
 impl Lines {
     pub(crate) fn new(events: EventSender) -> Self {
-        Lines { answered: Mutex::default(), events }
+        Lines { answered: Mutex::default(), nodes: Mutex::default(), events }
+    }
+
+    fn hearing_of(&self, address: &NodeAddress) -> Arc<Hearing> {
+        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = nodes.get(address).and_then(Weak::upgrade) {
+            return known;
+        }
+        nodes.retain(|_, hearing| hearing.strong_count() > 0);
+        let hearing = Arc::new(Hearing::new());
+        nodes.insert(address.clone(), Arc::downgrade(&hearing));
+        hearing
     }
 
     fn came(&self, address: &NodeAddress) {
@@ -57,12 +72,22 @@ pub(crate) struct Line {
     open: AtomicUsize,
     opened: AtomicUsize,
     trusted: AtomicBool,
+    hearing: Hearing,
+    node: Arc<Hearing>,
+    /// Least time an answer took, in microseconds: never less than a round trip.
+    fastest: AtomicU64,
 }
+
+/// Until something was answered on a line.
+const UNKNOWN: u64 = u64::MAX;
 
 impl Line {
     /// `tls`: what the node says counts as an answer only after [`Line::trust`].
     pub(crate) fn new(address: NodeAddress, lines: Arc<Lines>, tls: bool) -> Arc<Self> {
         Arc::new(Line {
+            hearing: Hearing::new(),
+            node: lines.hearing_of(&address),
+            fastest: AtomicU64::new(UNKNOWN),
             address,
             lines,
             open: AtomicUsize::new(0),
@@ -74,6 +99,29 @@ impl Line {
     /// The TLS handshake is over: it is the node that speaks.
     pub(crate) fn trust(&self) {
         self.trusted.store(true, Ordering::Relaxed);
+    }
+
+    /// What is heard on this line.
+    pub(crate) fn hearing(&self) -> &Hearing {
+        &self.hearing
+    }
+
+    /// What is heard of its node, on whatever line.
+    pub(crate) fn node_hearing(&self) -> &Arc<Hearing> {
+        &self.node
+    }
+
+    /// Connecting, or an answer, took this long.
+    pub(crate) fn took(&self, time: Duration) {
+        self.fastest.fetch_min(u64::try_from(time.as_micros()).unwrap_or(UNKNOWN), Ordering::Relaxed);
+    }
+
+    /// What the network takes at most; zero while nothing is known.
+    pub(crate) fn round_trip(&self) -> Duration {
+        match self.fastest.load(Ordering::Relaxed) {
+            UNKNOWN => Duration::ZERO,
+            micros => Duration::from_micros(micros),
+        }
     }
 
     /// Whether there was a socket and is none.
@@ -114,9 +162,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.socket).poll_read(cx, buffer);
-        if !self.answered && buffer.filled().len() > before && self.line.trusted.load(Ordering::Relaxed) {
-            self.answered = true;
-            self.line.lines.came(&self.line.address);
+        if buffer.filled().len() > before {
+            self.line.hearing.hear();
+            self.line.node.hear();
+            if !self.answered && self.line.trusted.load(Ordering::Relaxed) {
+                self.answered = true;
+                self.line.lines.came(&self.line.address);
+            }
         }
         result
     }

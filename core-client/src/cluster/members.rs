@@ -5,11 +5,14 @@ use hstreamdb_proto::api::{DescribeClusterResponse, NodeState as WireState, Serv
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 /// More nodes than any cluster has; bounds what an answer can make this client hold.
 const MAX_NODES: usize = 1024;
+/// How long a suspicion is a new one. A cluster notices a dead node in about five seconds.
+const NEW_SUSPICION: Duration = Duration::from_secs(10);
 
 /// State of a node, as the cluster sees it.
 #[non_exhaustive]
@@ -103,6 +106,8 @@ pub(crate) struct Changes {
 pub(crate) struct Members {
     bootstrap: Vec<NodeAddress>,
     state: Mutex<State>,
+    /// Changes with every node's standing.
+    news: watch::Sender<()>,
 }
 
 /// A node failed, and has not answered since.
@@ -110,6 +115,12 @@ pub(crate) struct Members {
 struct Suspicion {
     since: Instant,
     number: u64,
+}
+
+impl Suspicion {
+    fn is_new(&self) -> bool {
+        self.since.elapsed() < NEW_SUSPICION
+    }
 }
 
 #[derive(Debug, Default)]
@@ -123,7 +134,7 @@ struct State {
 
 impl Members {
     pub(crate) fn new(bootstrap: Vec<NodeAddress>) -> Self {
-        Members { bootstrap, state: Mutex::default() }
+        Members { bootstrap, state: Mutex::default(), news: watch::Sender::new(()) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -160,8 +171,66 @@ impl Members {
             }
         }
         state.suspects.retain(|address, _| self.bootstrap.contains(address) || serves(&nodes, address));
+        // It was the best choice once.
+        let is_out = |address: &NodeAddress| {
+            nodes.iter().any(|node| node.address == *address) && !serves(&nodes, address)
+        };
+        if state.preferred.as_ref().is_some_and(is_out) {
+            state.preferred = None;
+        }
         state.nodes = nodes;
+        drop(state);
+        self.news.send_replace(());
         changes
+    }
+
+    /// Wakes whenever a node's standing changes.
+    pub(crate) fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
+    }
+
+    /// Whether the node is suspect, and its state as the cluster named it last.
+    pub(crate) fn standing(&self, address: &NodeAddress) -> (bool, Option<NodeState>) {
+        let state = self.lock();
+        let named = state.nodes.iter().find(|node| node.address == *address).map(|node| node.state);
+        (state.suspects.contains_key(address), named)
+    }
+
+    /// Whether the cluster names it and does not count on it.
+    pub(crate) fn is_out(&self, address: &NodeAddress) -> bool {
+        self.standing(address).1.is_some_and(|state| state != NodeState::Running)
+    }
+
+    /// Whether there is another node that serves, and has not failed since it last answered.
+    pub(crate) fn has_other(&self, address: &NodeAddress) -> bool {
+        let state = self.lock();
+        let is_good = |other: &NodeAddress| other != address && !state.suspects.contains_key(other);
+        let mut running = state.nodes.iter().filter(|node| node.state == NodeState::Running).peekable();
+        // What the user gave may be other names of nodes that are listed.
+        if running.peek().is_some() {
+            running.any(|node| is_good(&node.address))
+        } else {
+            self.bootstrap.iter().any(is_good)
+        }
+    }
+
+    pub(crate) fn is_newly_suspect(&self, address: &NodeAddress) -> bool {
+        self.lock().suspects.get(address).is_some_and(Suspicion::is_new)
+    }
+
+    /// Whether the cluster still counts on a node that became suspect lately.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        let state = self.lock();
+        let suspects = state.suspects.iter().filter(|(_, suspicion)| suspicion.is_new());
+        suspects.into_iter().any(|(address, _)| serves(&state.nodes, address))
+    }
+
+    /// Tells, outside the lock, of a suspicion that ended.
+    fn ended(&self, was_suspect: bool) -> bool {
+        if was_suspect {
+            self.news.send_replace(());
+        }
+        was_suspect
     }
 
     /// Prefers a node for calls that any node can answer, so that one connection serves them all. Tells whether it was
@@ -178,7 +247,9 @@ impl Members {
         if state.preferred.is_none() {
             state.preferred = Some(address.clone());
         }
-        !state.suspects.is_empty() && state.suspects.remove(address).is_some()
+        let was_suspect = !state.suspects.is_empty() && state.suspects.remove(address).is_some();
+        drop(state);
+        self.ended(was_suspect)
     }
 
     /// Prefers it no longer: it is there, but refuses what others may do.
@@ -192,7 +263,9 @@ impl Members {
     /// An answer came from the node. Tells whether it was suspect until now.
     pub(crate) fn trust(&self, address: &NodeAddress) -> bool {
         let mut state = self.lock();
-        !state.suspects.is_empty() && state.suspects.remove(address).is_some()
+        let was_suspect = !state.suspects.is_empty() && state.suspects.remove(address).is_some();
+        drop(state);
+        self.ended(was_suspect)
     }
 
     /// Asks this node last until it is trusted again. Gives the suspicion's number if it is a new one: one failure reaches
@@ -208,6 +281,8 @@ impl Members {
         state.suspicions += 1;
         let number = state.suspicions;
         state.suspects.insert(address.clone(), Suspicion { since: Instant::now(), number });
+        drop(state);
+        self.news.send_replace(());
         Some(number)
     }
 
@@ -328,6 +403,34 @@ mod tests {
         assert!(members.is_suspect(&address("a")), "the cluster may be slower to notice");
         assert!(!members.is_suspect(&address("b")), "nothing is left to find out");
         assert!(members.is_suspect(&address("boot")), "it is kept for ever, so whether it is back matters");
+    }
+
+    #[test]
+    fn a_node_that_the_cluster_does_not_count_on_is_preferred_no_longer() {
+        let members = Members::new(vec![address("boot")]);
+        members.replace(vec![node(1, "a", NodeState::Running), node(2, "b", NodeState::Running)]);
+        members.prefer(&address("a"));
+        members.replace(vec![node(1, "a", NodeState::Unavailable), node(2, "b", NodeState::Running)]);
+        assert_eq!(names(&members, 0), ["b", "boot", "a"]);
+        members.prefer(&address("boot"));
+        members.replace(vec![node(1, "a", NodeState::Running), node(2, "b", NodeState::Running)]);
+        assert_eq!(
+            names(&members, 0),
+            ["boot", "a", "b"],
+            "what the cluster does not name is not judged by it"
+        );
+    }
+
+    #[test]
+    fn another_node_is_one_that_serves_and_has_not_failed() {
+        let members = Members::new(vec![address("boot")]);
+        assert!(members.has_other(&address("a")) && !members.has_other(&address("boot")));
+        members.replace(vec![node(1, "a", NodeState::Running)]);
+        assert!(!members.has_other(&address("a")), "what the user gave may be another name of it");
+        members.replace(vec![node(1, "a", NodeState::Running), node(2, "b", NodeState::Running)]);
+        assert!(members.has_other(&address("a")));
+        members.suspect(&address("b"));
+        assert!(!members.has_other(&address("a")) && members.has_other(&address("b")));
     }
 
     #[test]

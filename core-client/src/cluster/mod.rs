@@ -8,6 +8,7 @@ mod dialer;
 mod discovery;
 mod event;
 mod headers;
+mod hearing;
 mod line;
 mod members;
 mod names;
@@ -16,6 +17,7 @@ mod pool;
 mod probe;
 mod route;
 mod settings;
+mod silence;
 mod tls;
 mod token;
 mod url;
@@ -25,13 +27,15 @@ pub use event::{ClientEvent, Events};
 pub use members::{Node, NodeState};
 pub use token::AuthToken;
 
+pub(crate) use call::unheard;
 pub(crate) use event::EventSender;
 pub(crate) use members::nodes_of;
 pub(crate) use names::Names;
 pub(crate) use owners::Resource;
-pub(crate) use pool::ApiClient;
+pub(crate) use pool::{ApiClient, Contact};
 pub(crate) use route::Target;
 pub(crate) use settings::{RawSettings, Settings};
+pub(crate) use silence::Patience;
 pub(crate) use token::TokenProvider;
 
 use crate::{
@@ -187,7 +191,7 @@ impl Cluster {
         &self,
         address: &NodeAddress,
         timeout: Duration,
-    ) -> Result<ApiClient> {
+    ) -> Result<Contact> {
         self.client(address, timeout).await
     }
 
@@ -196,7 +200,7 @@ impl Cluster {
     ///
     /// # Errors
     /// As [`channel_with_deadline`](Self::channel_with_deadline).
-    pub(crate) async fn dedicated(&self, address: &NodeAddress) -> Result<ApiClient> {
+    pub(crate) async fn dedicated(&self, address: &NodeAddress) -> Result<Contact> {
         self.dedicated_with_window(address, None).await
     }
 
@@ -208,11 +212,11 @@ impl Cluster {
         &self,
         address: &NodeAddress,
         window: Option<u32>,
-    ) -> Result<ApiClient> {
+    ) -> Result<Contact> {
         tokio::select! {
             biased;
             () = self.closed() => Err(self.closed_error("connect")),
-            client = self.0.pool.dedicated(address, window) => {
+            client = self.reached(address, self.0.pool.dedicated(address, window)) => {
                 if let Err(error) = &client {
                     self.mark_suspect(address, error);
                 }
@@ -221,11 +225,11 @@ impl Cluster {
         }
     }
 
-    async fn client(&self, address: &NodeAddress, timeout: Duration) -> Result<ApiClient> {
+    async fn client(&self, address: &NodeAddress, timeout: Duration) -> Result<Contact> {
         tokio::select! {
             biased;
             () = self.closed() => Err(self.closed_error("connect")),
-            client = self.0.pool.client(address, timeout) => {
+            client = self.reached(address, self.0.pool.client(address, timeout)) => {
                 if let Err(error) = &client {
                     self.mark_suspect(address, error);
                 }
@@ -239,8 +243,8 @@ impl Cluster {
     pub(crate) fn mark_suspect(&self, address: &NodeAddress, error: &Error) {
         let number = self.0.members.suspect(address);
         // Once it is suspect, a young connection is not the one that failed: one that broke is replaced anyway, and one
-        // that is silent is noticed only after a request timeout.
-        let age = if number.is_some() { Duration::ZERO } else { self.request_timeout() };
+        // that is silent is noticed only after a while.
+        let age = if number.is_some() { Duration::ZERO } else { self.notices_within() };
         self.0.pool.discard(address, age);
         if let Some(number) = number {
             self.0.owners.forget_node(address);
@@ -253,8 +257,14 @@ impl Cluster {
         self.0.refresh.notify_one();
     }
 
+    /// How long a silent connection is at least not noticed.
+    fn notices_within(&self) -> Duration {
+        let (silence, request) = (self.0.settings.silence_timeout, self.request_timeout());
+        if silence.is_zero() { request } else { silence.min(request) }
+    }
+
     /// An answer came from the node.
-    fn trust(&self, address: &NodeAddress) {
+    pub(crate) fn trust(&self, address: &NodeAddress) {
         if self.0.members.trust(address) {
             self.trusted_again(address);
         }
@@ -284,6 +294,27 @@ impl Cluster {
     /// Whether a call to the node failed on the way, and it has not answered since.
     pub(crate) fn is_suspect(&self, address: &NodeAddress) -> bool {
         self.0.members.is_suspect(address)
+    }
+
+    /// Whether it became suspect lately: it is being probed often, and the cluster may still be about to notice.
+    pub(crate) fn is_newly_suspect(&self, address: &NodeAddress) -> bool {
+        self.0.members.is_newly_suspect(address)
+    }
+
+    /// Whether there is another node that serves, and has not failed since it last answered.
+    pub(crate) fn has_other(&self, address: &NodeAddress) -> bool {
+        self.0.members.has_other(address)
+    }
+
+    /// Resolves when a node's standing changes: suspected, trusted, of another state.
+    pub(crate) async fn standing_changes(&self, address: &NodeAddress) {
+        let mut news = self.0.members.news();
+        let before = self.0.members.standing(address);
+        while self.0.members.standing(address) == before {
+            if news.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
     }
 
     /// What the node can do; asks it once when it is not known.

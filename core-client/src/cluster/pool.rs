@@ -4,6 +4,7 @@ use super::{
     address::NodeAddress,
     authorized::Authorized,
     dialer::{Connection, Dialer},
+    line::Line,
 };
 use crate::error::{Error, ErrorKind, Result};
 use futures::{
@@ -20,6 +21,13 @@ use std::{
 
 /// The generated client, with this client's headers on every call. Cheap to clone.
 pub(crate) type ApiClient = HStreamApiClient<Authorized>;
+
+/// A client of a node, and the connection under it.
+#[derive(Clone)]
+pub(crate) struct Contact {
+    pub client: ApiClient,
+    pub line: Arc<Line>,
+}
 
 /// A connection being made, awaited by all who want it. It is made in a task of its own: a caller that gives up takes
 /// nothing from the others, and all of them learn of a failure at once.
@@ -57,7 +65,7 @@ impl Pool {
     ///
     /// # Errors
     /// `Unavailable` within the connect timeout; nothing was sent then.
-    pub(crate) async fn client(&self, address: &NodeAddress, timeout: Duration) -> Result<ApiClient> {
+    pub(crate) async fn client(&self, address: &NodeAddress, timeout: Duration) -> Result<Contact> {
         let opening = match self.pick(address) {
             Ok(connection) => return Ok(self.over(connection, Some(timeout))),
             Err(opening) => opening,
@@ -124,14 +132,15 @@ impl Pool {
     ///
     /// # Errors
     /// As [`client`](Self::client).
-    pub(crate) async fn dedicated(&self, address: &NodeAddress, window: Option<u32>) -> Result<ApiClient> {
+    pub(crate) async fn dedicated(&self, address: &NodeAddress, window: Option<u32>) -> Result<Contact> {
         Ok(self.over(self.dialer.connect_with_window(address, window).await?, None))
     }
 
-    fn over(&self, connection: Connection, timeout: Option<Duration>) -> ApiClient {
-        HStreamApiClient::new(self.dialer.over(connection.channel, timeout))
+    fn over(&self, connection: Connection, timeout: Option<Duration>) -> Contact {
+        let client = HStreamApiClient::new(self.dialer.over(connection.channel, timeout))
             .max_decoding_message_size(self.dialer.settings.max_receive_bytes)
-            .max_encoding_message_size(usize::MAX)
+            .max_encoding_message_size(usize::MAX);
+        Contact { client, line: connection.line }
     }
 
     /// Forgets connections to the node that are at least this old, so that the next call makes a new one; calls under

@@ -1,6 +1,6 @@
 //! Suspect nodes are asked in the background until they answer or the cluster gives them up.
 
-use super::{Cluster, Inner, NodeAddress};
+use super::{Cluster, Inner, NodeAddress, Patience};
 use crate::retry::RetryPolicy;
 use std::{
     sync::{Arc, Weak},
@@ -41,7 +41,7 @@ impl Cluster {
             return true;
         }
         self.metrics().node_probes.add(1);
-        match self.describe_in_time(address).await {
+        match self.describe_in_time(address, Patience::Stays).await {
             Ok(response) => {
                 self.trust(address);
                 self.take_description(&response);

@@ -1,6 +1,6 @@
 //! Finding the node of a call: the owner as cached or looked up, or whichever is well.
 
-use super::{Cluster, NodeAddress, Resource, asking::first_answer};
+use super::{Cluster, NodeAddress, Patience, Resource, asking::first_answer};
 use crate::{
     error::{Error, ErrorKind, Result},
     retry::Operation,
@@ -35,6 +35,11 @@ pub(crate) enum Target<'a> {
 }
 
 impl Target<'_> {
+    /// Whether only one node can answer, and the cluster says which.
+    pub(super) fn has_owner(&self) -> bool {
+        matches!(self, Target::Subscription(_) | Target::Named(..))
+    }
+
     pub(super) fn resource(&self) -> Option<Resource> {
         match self {
             Target::Any | Target::Node(_) => None,
@@ -55,6 +60,8 @@ pub(super) enum Stage {
     LookingUp,
     /// Waits for the answer: the server may have done it.
     Sent,
+    /// Was left because the node says nothing at all.
+    Silent,
 }
 
 /// How far one try has come, readable after its deadline dropped it.
@@ -85,7 +92,7 @@ impl Cluster {
             Target::Shard(id) => {
                 let owner = self.owner(Resource::Shard(*id), progress).await;
                 match owner {
-                    Ok(owner) if !tried.contains(&owner) && !self.is_suspect(&owner) => Ok(owner),
+                    Ok(owner) if !tried.contains(&owner) && !self.is_poor(&owner) => Ok(owner),
                     // The lookup only spreads load: every node accepts the call.
                     Ok(_) => self.any_node(tried),
                     Err(error) if error.is_retryable() => self.any_node(tried),
@@ -95,6 +102,11 @@ impl Cluster {
             Target::Subscription(id) => self.owner(Resource::Subscription((*id).to_owned()), progress).await,
             Target::Named(kind, id) => self.owner(Resource::Named(*kind, (*id).to_owned()), progress).await,
         }
+    }
+
+    /// Whether another node is the better choice where any will do.
+    fn is_poor(&self, node: &NodeAddress) -> bool {
+        self.is_suspect(node) || self.0.members.is_out(node)
     }
 
     pub(super) fn candidates(&self) -> Vec<NodeAddress> {
@@ -162,21 +174,25 @@ impl Cluster {
         resource: &Resource,
         limit: Duration,
     ) -> Result<NodeAddress> {
-        let mut client = self.0.pool.client(node, limit).await?;
-        let owner = match resource {
-            Resource::Shard(id) => client
-                .lookup_shard(LookupShardRequest { shard_id: *id })
-                .await
-                .map(|response| response.into_inner().server_node),
-            Resource::Subscription(id) => client
-                .lookup_subscription(LookupSubscriptionRequest { subscription_id: id.clone() })
-                .await
-                .map(|response| response.into_inner().server_node),
-            Resource::Named(kind, id) => client
-                .lookup_resource(LookupResourceRequest { res_type: *kind as i32, res_id: id.clone() })
-                .await
-                .map(|response| Some(response.into_inner())),
+        let contact = self.reached(node, self.0.pool.client(node, limit)).await?;
+        let mut client = contact.client.clone();
+        let call = async {
+            match resource {
+                Resource::Shard(id) => client
+                    .lookup_shard(LookupShardRequest { shard_id: *id })
+                    .await
+                    .map(|response| response.into_inner().server_node),
+                Resource::Subscription(id) => client
+                    .lookup_subscription(LookupSubscriptionRequest { subscription_id: id.clone() })
+                    .await
+                    .map(|response| response.into_inner().server_node),
+                Resource::Named(kind, id) => client
+                    .lookup_resource(LookupResourceRequest { res_type: *kind as i32, res_id: id.clone() })
+                    .await
+                    .map(|response| Some(response.into_inner())),
+            }
         };
+        let owner = self.answered(node, &contact, Patience::Brief, call).await.map_err(not_applied)?;
         // A lookup changes nothing, so nothing is open after it failed.
         let owner = owner.map_err(|status| {
             Error::from_status("look up owner", &status).with_node(node).with_may_have_been_applied(false)
@@ -238,6 +254,11 @@ impl Cluster {
     pub(crate) fn forget_owner(&self, resource: &Resource) {
         self.0.owners.forget(resource);
     }
+}
+
+/// A lookup changes nothing.
+fn not_applied(error: Error) -> Error {
+    error.with_operation("look up owner").with_may_have_been_applied(false)
 }
 
 fn no_node() -> Error {

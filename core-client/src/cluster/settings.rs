@@ -34,6 +34,8 @@ pub(crate) struct RawSettings {
     total_timeout: Duration,
     connect_timeout: Duration,
     retry: RetryPolicy,
+    silence_timeout: Duration,
+    node_check_interval: Duration,
     discovery_interval: Duration,
     max_receive_bytes: usize,
     recorder: Option<Arc<dyn MetricsRecorder>>,
@@ -57,6 +59,8 @@ impl Default for RawSettings {
             total_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),
             retry: RetryPolicy::default(),
+            silence_timeout: Duration::from_millis(500),
+            node_check_interval: Duration::from_secs(2),
             discovery_interval: Duration::from_secs(30),
             max_receive_bytes: 32 << 20,
             recorder: None,
@@ -118,6 +122,8 @@ impl RawSettings {
             "retry_max_attempts" => self.retry.max_attempts = setting.integer()?,
             "retry_base_ms" => self.retry.base = setting.millis()?,
             "retry_max_ms" => self.retry.max = setting.millis()?,
+            "silence_timeout_ms" => self.silence_timeout = setting.millis()?,
+            "node_check_interval_ms" => self.node_check_interval = setting.millis()?,
             "discovery_interval_ms" => self.discovery_interval = setting.millis()?,
             "max_receive_bytes" => self.max_receive_bytes = setting.integer()?,
             "channels_per_node" => self.channels_per_node = setting.integer()?,
@@ -148,6 +154,8 @@ impl RawSettings {
             total_timeout: self.total_timeout,
             connect_timeout: self.connect_timeout,
             retry: self.retry,
+            silence_timeout: self.silence_timeout,
+            node_check_interval: self.node_check_interval,
             discovery_interval: self.discovery_interval,
             recorder: self.recorder.clone(),
             connection: ConnectionSettings {
@@ -202,6 +210,8 @@ impl fmt::Debug for RawSettings {
             .field("total_timeout", &self.total_timeout)
             .field("connect_timeout", &self.connect_timeout)
             .field("retry", &self.retry)
+            .field("silence_timeout", &self.silence_timeout)
+            .field("node_check_interval", &self.node_check_interval)
             .field("discovery_interval", &self.discovery_interval)
             .field("max_receive_bytes", &self.max_receive_bytes)
             .field("channels_per_node", &self.channels_per_node)
@@ -221,6 +231,10 @@ pub(crate) struct Settings {
     pub total_timeout: Duration,
     pub connect_timeout: Duration,
     pub retry: RetryPolicy,
+    /// How long a node may owe an answer without a sign of life; zero is without limit.
+    pub silence_timeout: Duration,
+    /// How long nothing may be heard of a node that somebody listens to; zero is without limit.
+    pub node_check_interval: Duration,
     pub discovery_interval: Duration,
     pub recorder: Option<Arc<dyn MetricsRecorder>>,
     pub connection: ConnectionSettings,

@@ -62,7 +62,7 @@ impl Doubt {
     pub fn answered(&mut self, now: Instant) {
         self.next = match self.next {
             Some((Question::Attached, _)) => Some((Question::Subscription, now)),
-            Some((Question::Subscription, _)) | None => None,
+            Some((Question::Subscription | Question::Alive, _)) | None => None,
         };
     }
 }

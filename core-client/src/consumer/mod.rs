@@ -266,8 +266,15 @@ async fn start(
     let closable: Weak<Handle> = Arc::downgrade(&handle);
     cluster.register(closable)?;
     let control = shared.control.subscribe();
-    let worker =
-        Worker { shared: Arc::clone(&shared), cluster: cluster.clone(), control, base_name: name, taken: 0 };
+    let worker = Worker {
+        shared: Arc::clone(&shared),
+        cluster: cluster.clone(),
+        control,
+        base_name: name,
+        taken: 0,
+        owner: None,
+        passed_over: false,
+    };
     tokio::spawn(worker.run());
 
     let mut state = shared.state.subscribe();

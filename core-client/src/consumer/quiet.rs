@@ -19,6 +19,8 @@ pub(super) enum Question {
     Subscription,
     /// Whether the owner lists this consumer.
     Attached,
+    /// Whether the owner says anything at all.
+    Alive,
 }
 
 /// How long nothing was heard, and what was done about it.

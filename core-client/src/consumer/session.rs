@@ -107,6 +107,7 @@ impl Session {
         let mut due: Option<Instant> = None;
         let mut asked_at = Instant::now();
         let mut question: Option<BoxFuture<'static, Result<Answer>>> = None;
+        let mut word = self.owner.owes_a_word();
         loop {
             let control = *self.control.borrow_and_update();
             let mut give_up_at = None;
@@ -162,6 +163,11 @@ impl Session {
                     question = Some(self.owner.ask(self.quiet.ask(opening), shared.name()));
                     self.cluster.metrics().consumer_probes.add(1);
                 }
+                () = &mut word, if question.is_none() => {
+                    question = Some(self.owner.ask(Question::Alive, shared.name()));
+                    word = self.owner.owes_a_word();
+                    self.cluster.metrics().consumer_probes.add(1);
+                }
                 () = sleep_until(check_at) => {
                     question = Some(self.owner.ask(self.doubt.ask(), shared.name()));
                 }
@@ -196,6 +202,8 @@ impl Session {
         let now = Instant::now();
         match answer {
             Ok(Answer::Subscription(answer)) => note_subscription(&self.shared, &answer),
+            // It says nothing about this session.
+            Ok(Answer::Alive) => return None,
             Ok(Answer::Attached(true)) => {}
             Ok(Answer::Attached(false)) if self.doubt.not_yet(now) => return None,
             // A busy server may still be about to take it.
@@ -204,7 +212,11 @@ impl Session {
             Ok(Answer::Attached(false)) => {
                 return Some(self.lost("the server does not list the consumer any more"));
             }
-            Err(error) if error.is_transport() => return self.quiet.unanswered(now).then_some(error),
+            Err(error) if error.kind() == ErrorKind::Timeout => {
+                return self.quiet.unanswered(now).then_some(error);
+            }
+            // The connection broke, or its node fell silent and another one is there.
+            Err(error) if error.is_transport() => return Some(error),
             // The owner has moved; or the subscription is gone, which the next try learns from who should know.
             Err(error) if matches!(error.kind(), ErrorKind::Routing | ErrorKind::NotFound) => {
                 return Some(self.lost("the node does not own the subscription any more").with_source(error));

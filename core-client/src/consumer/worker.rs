@@ -7,7 +7,7 @@ use super::owner::{Answer, Owner};
 use super::quiet::{Question, Quiet};
 use super::session::{End, Incoming, Session, first_message, note_subscription};
 use super::shared::{Control, Shared};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, NodeAddress, unheard};
 use crate::error::{Error, ErrorKind, Result};
 use futures::FutureExt as _;
 use hstreamdb_proto::metadata;
@@ -43,6 +43,10 @@ pub(super) struct Worker {
     pub base_name: String,
     /// How often in a row the name was taken.
     pub taken: u32,
+    /// The owner that was named last.
+    pub owner: Option<NodeAddress>,
+    /// It was not even asked: it is known to be silent.
+    pub passed_over: bool,
 }
 
 impl Worker {
@@ -52,7 +56,7 @@ impl Worker {
         let policy = self.cluster.retry_policy().unlimited();
         let mut pauses = policy.backoff(rand::random::<f64>);
         // Failures since the last working session, and when the first of them was.
-        let (mut failures, mut failing_since) = (0u32, Instant::now());
+        let (mut failures, mut failing_since) = (0u32, None);
         loop {
             let started = Instant::now();
             let mut delivered = false;
@@ -76,14 +80,14 @@ impl Worker {
             }
             if delivered || started.elapsed() >= WORKING_SESSION {
                 pauses = policy.backoff(rand::random::<f64>);
-                failures = 0;
+                (failures, failing_since) = (0, None);
             }
-            if failures == 0 {
-                failing_since = Instant::now();
+            let since = *failing_since.get_or_insert_with(Instant::now);
+            if !self.passed_over {
+                failures = failures.saturating_add(1);
             }
-            failures = failures.saturating_add(1);
-            if self.gives_up(failures, failing_since) {
-                self.shared.prefetch.fail(error.with_tries(failures, failing_since.elapsed()));
+            if self.gives_up(failures, since) {
+                self.shared.prefetch.fail(error.with_tries(failures.max(1), since.elapsed()));
                 return;
             }
             let delay = pauses.next().unwrap_or(policy.max);
@@ -94,12 +98,23 @@ impl Worker {
             let left = tokio::select! {
                 end = leave_now(&self.shared, self.control.clone()) => Some(end),
                 () = tokio::time::sleep(delay) => None,
+                () = self.owner_changes(policy.base.min(delay)) => None,
             };
             if let Some(end) = left {
                 finish.clean = matches!(end, End::Left);
                 return;
             }
         }
+    }
+
+    /// Resolves soon after the owner we wait for answers again, or the cluster thinks otherwise of it: then there is no
+    /// reason to sit out a long pause. Many consumers wait for the same news, so each takes a moment by chance.
+    async fn owner_changes(&self, moment: Duration) {
+        match &self.owner {
+            Some(owner) if self.cluster.is_suspect(owner) => self.cluster.standing_changes(owner).await,
+            _ => std::future::pending().await,
+        }
+        tokio::time::sleep(moment.mul_f64(rand::random())).await;
     }
 
     /// Whether the user's limits on reconnecting are reached.
@@ -118,7 +133,8 @@ impl Worker {
     }
 
     /// One attachment, from the lookup to its end.
-    async fn attach(&self, delivered: &mut bool) -> End {
+    async fn attach(&mut self, delivered: &mut bool) -> End {
+        self.passed_over = false;
         let shared = Arc::clone(&self.shared);
         let leave = leave_now(&shared, self.control.clone());
         let opened = tokio::select! {
@@ -146,14 +162,20 @@ impl Worker {
     }
 
     /// Finds the owner, confirms what its checkpoints cover and starts the call.
-    async fn open(&self) -> Result<Session> {
+    async fn open(&mut self) -> Result<Session> {
         let shared = Arc::clone(&self.shared);
         let node = self.cluster.owner_of_subscription(&shared.subscription).await?;
+        self.owner = Some(node.clone());
+        if self.cluster.is_newly_suspect(&node) && self.cluster.has_other(&node) {
+            self.passed_over = true;
+            return Err(unheard(&node).with_operation("consume").with_resource(shared.subscription.clone()));
+        }
         let ahead = shared.settings.prefetch_bytes.clamp(*WINDOW.start(), *WINDOW.end());
         let window = u32::try_from(ahead).ok();
-        let channel = self.cluster.dedicated_with_window(&node, window).await?;
+        let contact = self.cluster.dedicated_with_window(&node, window).await?;
         let owner = Owner {
-            client: channel.clone(),
+            cluster: self.cluster.clone(),
+            contact: contact.clone(),
             address: node,
             subscription: shared.subscription.clone(),
             timeout: self.cluster.request_timeout(),
@@ -163,12 +185,12 @@ impl Worker {
             // Attaching without having seen which subscription it is could acknowledge the wrong records.
             Err(error) if error.is_transport() => return Err(error),
             // Not every server offers it to us (the owner may have moved meanwhile), and the fetch says best what is wrong.
-            Ok(Answer::Attached(_)) | Err(_) => {}
+            Ok(Answer::Attached(_) | Answer::Alive) | Err(_) => {}
         }
         let (requests, outgoing) = mpsc::channel(REQUESTS_AHEAD);
         // The channel is empty, so there is room.
         let _ = requests.try_send(first_message(&shared));
-        let mut client = channel;
+        let mut client = contact.client;
         let mut request = Request::new(ReceiverStream::new(outgoing));
         request.metadata_mut().insert(metadata::ACK_CONFIRMATION, MetadataValue::from_static("1"));
         if let Some(incarnation) = shared.book().identity.incarnation {

@@ -2,7 +2,7 @@
 
 use super::transport::{Answer, Stamp, Transport};
 use crate::{
-    cluster::{Capabilities, Cluster, NodeAddress, Target},
+    cluster::{Capabilities, Cluster, NodeAddress, Patience, Target},
     error::{Error, ErrorKind, Result},
     metrics::Metrics,
     record::RecordId,
@@ -54,12 +54,19 @@ impl ClusterTransport {
         Ok((node, map))
     }
 
-    async fn append_once(&self, request: AppendRequest, stamp: Option<Stamp>) -> Result<Answer> {
+    async fn append_once(
+        &self,
+        request: AppendRequest,
+        stamp: Option<Stamp>,
+        repeatable: bool,
+    ) -> Result<Answer> {
         let node = self.cluster.node_for_shard(request.shard_id).await?;
         tracing::Span::current().record("node", tracing::field::display(&node));
         let limit = self.request_timeout;
-        let mut client = self.cluster.channel_with_deadline(&node, limit).await?;
+        let contact = self.cluster.channel_with_deadline(&node, limit).await?;
+        let mut client = contact.client.clone();
         let mut request = Request::new(request);
+        let patience = if repeatable { Patience::Brief } else { Patience::Stays };
         if let Some(stamp) = stamp {
             put_stamp(&mut request, stamp)?;
         }
@@ -68,10 +75,10 @@ impl ClusterTransport {
             () = self.cluster.closed() => {
                 return Err(self.cluster.closed_error("append").with_may_have_been_applied(true));
             }
-            sent = timeout(limit, client.append(request)) => sent,
+            sent = timeout(limit, self.cluster.answered(&node, &contact, patience, client.append(request))) => sent,
         };
         let error = match sent {
-            Ok(Ok(response)) => {
+            Ok(Ok(Ok(response))) => {
                 self.cluster.note_capabilities(&node, response.metadata());
                 let honours_stamps = Capabilities::from_metadata(response.metadata())
                     .is_some_and(|capabilities| capabilities.producer_sequence);
@@ -81,7 +88,8 @@ impl ClusterTransport {
                 let ids = response.into_inner().record_ids.into_iter().map(RecordId::from).collect();
                 return Ok(Answer { ids, honours_stamps });
             }
-            Ok(Err(status)) => Error::from_status("append", &status).with_node(&node),
+            Ok(Ok(Err(status))) => Error::from_status("append", &status).with_node(&node),
+            Ok(Err(silent)) => silent.with_operation("append"),
             Err(_) => Error::new(ErrorKind::Timeout, "append")
                 .with_node(&node)
                 .with_message(format!("no answer within {limit:?}"))
@@ -97,8 +105,13 @@ impl ClusterTransport {
 }
 
 impl Transport for ClusterTransport {
-    fn append(&self, request: AppendRequest, stamp: Option<Stamp>) -> BoxFuture<'_, Result<Answer>> {
-        Box::pin(self.append_once(request, stamp))
+    fn append(
+        &self,
+        request: AppendRequest,
+        stamp: Option<Stamp>,
+        repeatable: bool,
+    ) -> BoxFuture<'_, Result<Answer>> {
+        Box::pin(self.append_once(request, stamp, repeatable))
     }
 
     fn shards(&self) -> BoxFuture<'_, Result<ShardMap>> {

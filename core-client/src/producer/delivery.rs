@@ -178,7 +178,9 @@ impl Delivery {
                 self.transport.metrics().append_retries.add(1);
             }
             let unclear_before = self.journey.maybe_stored.swap(true, Ordering::AcqRel);
-            let attempt = self.transport.append(self.request.clone(), self.stamp);
+            let has_more = self.max_tries.is_none_or(|most| tries.saturating_sub(gaps) < most);
+            let repeatable = has_more && (self.is_safe() || self.allow_duplicates);
+            let attempt = self.transport.append(self.request.clone(), self.stamp, repeatable);
             let error = match timeout_at(self.deadline, attempt).await {
                 Ok(Ok(answer)) => return Delivered::Stored(answer),
                 Ok(Err(error)) => error,
@@ -237,8 +239,7 @@ impl Delivery {
             if self.max_tries.is_some_and(|most| tries.saturating_sub(gaps) >= most) {
                 return Delivered::Failed(final_error(error));
             }
-            let safe = self.stamp.is_some() && self.honoured.load(Ordering::Acquire);
-            if unclear && !safe && !self.allow_duplicates {
+            if unclear && !self.is_safe() && !self.allow_duplicates {
                 return Delivered::Failed(final_error(error));
             }
             // The first lost connection says something about one node only: the next node is tried at once.
@@ -249,6 +250,11 @@ impl Delivery {
                 sleep(pause.min(until_deadline)).await;
             }
         }
+    }
+
+    /// Whether sending it again stores it once.
+    fn is_safe(&self) -> bool {
+        self.stamp.is_some() && self.honoured.load(Ordering::Acquire)
     }
 
     /// What became of the shard, if it is certain that it is gone.

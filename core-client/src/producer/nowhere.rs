@@ -23,7 +23,12 @@ struct Nowhere {
 }
 
 impl Transport for Nowhere {
-    fn append(&self, request: AppendRequest, _stamp: Option<Stamp>) -> BoxFuture<'_, Result<Answer>> {
+    fn append(
+        &self,
+        request: AppendRequest,
+        _stamp: Option<Stamp>,
+        _repeatable: bool,
+    ) -> BoxFuture<'_, Result<Answer>> {
         let records = request.records.map_or(0, |records| records.batch_size);
         let id = |batch_index| RecordId { shard_id: request.shard_id, batch_id: 1, batch_index };
         Box::pin(std::future::ready(Ok(Answer { ids: (0..records).map(id).collect(), honours_stamps: true })))

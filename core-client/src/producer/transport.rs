@@ -27,8 +27,13 @@ pub(super) struct Answer {
 /// The way to the cluster. One try each, with a deadline of its own; choosing another node after a failed one
 /// is its business.
 pub(super) trait Transport: Send + Sync + 'static {
-    /// Sends a batch once.
-    fn append(&self, request: AppendRequest, stamp: Option<Stamp>) -> BoxFuture<'_, Result<Answer>>;
+    /// Sends a batch once. One that is `repeatable` need not be waited for when its node says nothing at all.
+    fn append(
+        &self,
+        request: AppendRequest,
+        stamp: Option<Stamp>,
+        repeatable: bool,
+    ) -> BoxFuture<'_, Result<Answer>>;
 
     /// The shards the stream has now, fetched anew.
     fn shards(&self) -> BoxFuture<'_, Result<ShardMap>>;

@@ -1,7 +1,7 @@
 //! The connections of one reader, and noticing that one of them died without a word.
 
 use super::gap::Gaps;
-use crate::cluster::{ApiClient, Cluster, NodeAddress, Resource};
+use crate::cluster::{Cluster, Contact, NodeAddress, Patience, Resource};
 use crate::consumer::prefetch::Prefetch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::ReceivedBatch;
@@ -12,6 +12,9 @@ use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+
+/// Pause before a connection is looked at again on which silence says nothing now.
+const UNREAD_PAUSE: Duration = Duration::from_secs(1);
 
 /// Shared by the sources of one reader. A reader that is not read fills the window of its connection, so it must not
 /// be one that other calls use.
@@ -35,8 +38,8 @@ impl Connections {
         if let Some(line) = lines.get(&node) {
             return Ok(line.clone());
         }
-        let client = self.cluster.dedicated(&node).await?;
-        let line = Arc::new(Line::new(node.clone(), client, self.cluster.clone(), self.probe_interval));
+        let contact = self.cluster.dedicated(&node).await?;
+        let line = Arc::new(Line::new(node.clone(), contact, self.cluster.clone(), self.probe_interval));
         lines.insert(node, line.clone());
         Ok(line)
     }
@@ -74,7 +77,7 @@ impl Connections {
 /// connection, however many shards are read on it, and none while batches come.
 pub(super) struct Line {
     pub node: NodeAddress,
-    pub client: ApiClient,
+    pub contact: Contact,
     cluster: Cluster,
     interval: Duration,
     heard: SyncMutex<Instant>,
@@ -89,10 +92,10 @@ pub(super) struct Line {
 }
 
 impl Line {
-    fn new(node: NodeAddress, client: ApiClient, cluster: Cluster, interval: Duration) -> Self {
+    fn new(node: NodeAddress, contact: Contact, cluster: Cluster, interval: Duration) -> Self {
         Line {
             node,
-            client,
+            contact,
             cluster,
             interval,
             heard: SyncMutex::new(Instant::now()),
@@ -131,21 +134,28 @@ impl Line {
 
     /// Resolves when the connection has died without a word; never while something is heard.
     pub async fn silence(&self) -> Error {
-        if self.interval.is_zero() {
-            return std::future::pending().await;
-        }
         loop {
-            tokio::time::sleep_until(self.heard() + self.interval).await;
-            let _asking = self.asking.lock().await;
+            let since = Instant::now();
+            tokio::select! {
+                () = self.quiet() => {}
+                () = self.cluster.owes_a_word(&self.node, &self.contact.line) => {}
+            }
+            let asking = self.asking.lock().await;
             if self.dead.load(Ordering::Relaxed) {
                 return self.error();
             }
             // Another source may have asked, or been answered, meanwhile.
-            if self.heard().elapsed() < self.interval {
+            if self.heard() > since {
                 continue;
             }
             let stalls = self.stalls.load(Ordering::Relaxed);
-            if self.unread.load(Ordering::Relaxed) > 0 || self.answers().await {
+            if self.unread.load(Ordering::Relaxed) > 0 {
+                self.hear();
+                drop(asking);
+                tokio::time::sleep(UNREAD_PAUSE).await;
+                continue;
+            }
+            if self.answers().await {
                 self.hear();
                 continue;
             }
@@ -159,23 +169,38 @@ impl Line {
         }
     }
 
-    /// Whether the other side says anything at all, a refusal included.
-    async fn answers(&self) -> bool {
-        self.cluster.metrics().reader_probes.add(1);
-        let mut client = self.client.clone();
-        let answer = client.echo(EchoRequest { msg: String::new() });
-        match tokio::time::timeout(self.cluster.request_timeout(), answer).await {
-            Ok(Ok(_)) => true,
-            Ok(Err(status)) => !Error::from_status("echo", &status).is_transport(),
-            Err(_) => false,
+    /// Resolves when nothing came for the interval.
+    async fn quiet(&self) {
+        if self.interval.is_zero() {
+            return std::future::pending().await;
+        }
+        while self.heard().elapsed() < self.interval {
+            tokio::time::sleep_until(self.heard() + self.interval).await;
         }
     }
 
+    /// Whether the other side says anything at all, a refusal included.
+    async fn answers(&self) -> bool {
+        self.cluster.metrics().reader_probes.add(1);
+        let mut client = self.contact.client.clone();
+        let answer = client.echo(EchoRequest { msg: String::new() });
+        let answer = self.cluster.answered(&self.node, &self.contact, Patience::Brief, answer);
+        let is_there = match tokio::time::timeout(self.cluster.request_timeout(), answer).await {
+            Ok(Ok(Ok(_))) => true,
+            Ok(Ok(Err(status))) => !Error::from_status("echo", &status).is_transport(),
+            Ok(Err(_)) | Err(_) => false,
+        };
+        if is_there {
+            self.cluster.trust(&self.node);
+        }
+        is_there
+    }
+
     fn error(&self) -> Error {
-        let limit = self.interval + self.cluster.request_timeout();
+        let quiet = self.heard().elapsed();
         Error::new(ErrorKind::Unavailable, "read")
             .with_node(&self.node)
-            .with_message(format!("nothing was heard for {limit:?}, not even an echo"))
+            .with_message(format!("nothing was heard for {quiet:.1?}, not even an echo"))
             .with_transport(true)
     }
 }

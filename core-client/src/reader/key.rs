@@ -83,7 +83,7 @@ impl Source for KeySource {
         if requests.try_send(self.request()).is_err() {
             return Step::Done;
         }
-        let mut client = line.client.clone();
+        let mut client = line.contact.client.clone();
         let call = async move { client.read_stream_by_key(asking(ReceiverStream::new(outgoing))).await };
         let mut incoming = Incoming::new(line.clone(), call);
         let mut credit = CREDIT;

@@ -62,7 +62,7 @@ impl ShardSource {
         // Only logged by servers.
         let reader_id = format!("reader-{:016x}", rand::random::<u64>());
         let stream_name = self.stream.clone();
-        let mut client = line.client.clone();
+        let mut client = line.contact.client.clone();
         if self.by_name {
             let message =
                 ReadSingleShardStreamRequest { reader_id, stream_name, from, until, max_read_batches };

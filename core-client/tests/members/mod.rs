@@ -9,7 +9,7 @@ use hstream_server::{
     auth::Tokens,
     node::{Node, NodeConfig},
 };
-use hstreamdb_proto::api;
+use hstreamdb_proto::{api, metadata::CAPABILITIES};
 use prost::Message;
 use std::{
     collections::{HashMap, VecDeque},
@@ -18,6 +18,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
+    time::Duration,
 };
 use tonic::{
     body::Body,
@@ -35,6 +36,9 @@ struct Told {
     nodes: Vec<api::ServerNodeStatus>,
     owner: Option<api::ServerNode>,
     silent_about_the_cluster: bool,
+    /// Before what methods how long a gateway waits.
+    slow: HashMap<&'static str, Duration>,
+    published: bool,
 }
 
 impl Script {
@@ -63,6 +67,16 @@ impl Script {
         self.0.lock().unwrap().silent_about_the_cluster = silent;
     }
 
+    /// From now on calls of a method wait so long at the gateway.
+    pub fn slow(&self, method: &'static str, by: Duration) {
+        self.0.lock().unwrap().slow.insert(method, by);
+    }
+
+    /// Nodes announce none of what they can do beyond the published protocol.
+    pub fn published(&self) {
+        self.0.lock().unwrap().published = true;
+    }
+
     fn answer(&self, method: &str) -> Option<Vec<u8>> {
         let told = self.0.lock().unwrap();
         match method {
@@ -81,6 +95,7 @@ impl Script {
                 let answer = api::LookupShardResponse { shard_id: 0, server_node: told.owner.clone() };
                 told.owner.as_ref().map(|_| answer.encode_to_vec())
             }
+            "LookupResource" => told.owner.as_ref().map(Message::encode_to_vec),
             "LookupSubscription" => {
                 let answer = api::LookupSubscriptionResponse {
                     subscription_id: String::new(),
@@ -201,8 +216,15 @@ impl Service<http::Request<Body>> for Gateway {
             if method == "DescribeCluster" && gateway.script.0.lock().unwrap().silent_about_the_cluster {
                 return std::future::pending().await;
             }
+            let slow = gateway.script.0.lock().unwrap().slow.get(method.as_str()).copied();
+            if let Some(by) = slow {
+                tokio::time::sleep(by).await;
+            }
             std::future::poll_fn(|context| gateway.channel.poll_ready(context)).await.unwrap();
-            let response = gateway.channel.call(request).await.unwrap().map(Body::new);
+            let mut response = gateway.channel.call(request).await.unwrap().map(Body::new);
+            if gateway.script.0.lock().unwrap().published {
+                response.headers_mut().remove(CAPABILITIES);
+            }
             // The node's refusal, of a wrong token for one, stays what it is.
             if response.headers().contains_key("grpc-status") {
                 return Ok(response);

@@ -22,6 +22,8 @@ pub enum Network {
     Well,
     /// Connections open and nothing passes.
     Silent,
+    /// The same, and the server learns that its connections are gone, as it does when its machine is.
+    Dead,
     /// What the client sends passes, answers do not.
     HalfOpen,
     /// Connections are closed as soon as the client says something.
@@ -29,11 +31,13 @@ pub enum Network {
 }
 
 /// Forwards connections until it is told otherwise.
+#[derive(Debug)]
 pub struct Relay {
     address: SocketAddr,
     target: SocketAddr,
     network: watch::Sender<Network>,
     cuts: watch::Sender<u64>,
+    burials: watch::Sender<u64>,
     frames: Arc<Frames>,
     accepting: Mutex<Option<JoinHandle<()>>>,
 }
@@ -55,6 +59,7 @@ impl Relay {
             target,
             network: watch::channel(Network::Well).0,
             cuts: watch::channel(0).0,
+            burials: watch::channel(0).0,
             frames: Arc::default(),
             accepting: Mutex::default(),
         };
@@ -79,6 +84,11 @@ impl Relay {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
+    /// From now on nothing passes on the connections that are open now, and none of them ends; new ones work.
+    pub fn bury(&self) {
+        self.burials.send_modify(|burials| *burials += 1);
+    }
+
     /// Ends every connection and refuses new ones.
     pub async fn go_down(&self) {
         let accepting = self.accepting.lock().unwrap().take();
@@ -100,17 +110,23 @@ impl Relay {
 
     fn accept_from(&self, listener: TcpListener) {
         let (target, network, cuts) = (self.target, self.network.subscribe(), self.cuts.subscribe());
-        let frames = self.frames.clone();
+        let (frames, burials) = (self.frames.clone(), self.burials.subscribe());
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 frames.connections.fetch_add(1, Ordering::SeqCst);
                 let (network, mut cuts, frames) = (network.clone(), cuts.clone(), frames.clone());
                 cuts.mark_unchanged();
+                let mut burials = burials.clone();
+                burials.mark_unchanged();
                 tokio::spawn(async move {
+                    let mut forwarding = Box::pin(forward(client, target, network, frames));
                     tokio::select! {
-                        () = forward(client, target, network, frames) => {}
-                        _ = cuts.changed() => {}
+                        () = &mut forwarding => return,
+                        _ = cuts.changed() => return,
+                        _ = burials.changed() => {}
                     }
+                    // Its sockets stay open in what is no longer driven.
+                    let _ = cuts.changed().await;
                 });
             }
         });
@@ -128,13 +144,28 @@ impl Drop for Relay {
 }
 
 async fn forward(
-    client: TcpStream,
+    mut client: TcpStream,
+    target: SocketAddr,
+    network: watch::Receiver<Network>,
+    frames: Arc<Frames>,
+) {
+    let mut death = network.clone();
+    tokio::select! {
+        () = carry(&mut client, target, network, frames) => return,
+        _ = death.wait_for(|network| *network == Network::Dead) => {}
+    }
+    // The server's side is gone, the client's stays.
+    std::future::pending::<()>().await;
+}
+
+async fn carry(
+    client: &mut TcpStream,
     target: SocketAddr,
     network: watch::Receiver<Network>,
     frames: Arc<Frames>,
 ) {
     let Ok(server) = TcpStream::connect(target).await else { return };
-    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_client, mut to_client) = client.split();
     let (mut from_server, mut to_server) = server.into_split();
     let mut out = network.clone();
     let requests = async move {
@@ -149,7 +180,7 @@ async fn forward(
                 Network::Silent => {
                     let _ = out.wait_for(|network| *network != Network::Silent).await;
                 }
-                Network::Well | Network::HalfOpen => {}
+                Network::Well | Network::HalfOpen | Network::Dead => {}
             }
             if to_server.write_all(bytes).await.is_err() {
                 return;

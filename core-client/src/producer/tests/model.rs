@@ -152,7 +152,12 @@ fn lost(kind: ErrorKind) -> Error {
 }
 
 impl Transport for Network {
-    fn append(&self, request: AppendRequest, stamp: Option<Stamp>) -> BoxFuture<'_, Result<Answer>> {
+    fn append(
+        &self,
+        request: AppendRequest,
+        stamp: Option<Stamp>,
+        _repeatable: bool,
+    ) -> BoxFuture<'_, Result<Answer>> {
         let model = self.0.clone();
         Box::pin(async move {
             model.appends.fetch_add(1, SeqCst);

@@ -1,6 +1,6 @@
 //! The calls about readers that a server keeps.
 
-use crate::cluster::{Cluster, NodeAddress, Target};
+use crate::cluster::{Cluster, NodeAddress, Patience, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::retry::Operation;
 use futures::future::join_all;
@@ -64,8 +64,12 @@ pub(super) async fn poll(
     let limit = wait.saturating_add(cluster.request_timeout());
     let request = ReadShardRequest { reader_id: id.to_owned(), max_records: max_batches };
     let call = async {
-        let mut client = cluster.channel_with_deadline(node, limit).await?;
-        client.read_shard(request).await.map_err(|status| Error::from_status("read", &status))
+        let contact = cluster.channel_with_deadline(node, limit).await?;
+        let mut client = contact.client.clone();
+        let answer = cluster.answered(node, &contact, Patience::Brief, client.read_shard(request)).await;
+        answer
+            .map_err(|silent| silent.with_operation("read"))?
+            .map_err(|status| Error::from_status("read", &status))
     };
     let error = match tokio::time::timeout(limit, call).await {
         Ok(Ok(response)) => return Ok(response.into_inner().received_records),

@@ -17,6 +17,8 @@ use tracing::Instrument as _;
 
 /// Gaps passed over within one read; then the application has its turn.
 const GAPS_PER_READ: u32 = 16;
+/// Readers that are created one after another until the owner of one is a node that answers.
+const OTHER_OWNERS: u32 = 8;
 /// How long one read takes answers that hold nothing new. A reader that was set back far gets this far in it.
 const REPEATS_FOR: Duration = Duration::from_secs(60);
 
@@ -169,8 +171,20 @@ impl Session {
         }
     }
 
-    /// Another reader, behind what was delivered.
+    /// Another reader, behind what was delivered, and at a node that answers if there is one.
     async fn create(&mut self) -> Result<OnServer> {
+        let mut reader = self.create_one().await?;
+        // The cluster may not have noticed yet that a node is gone; it gives others to other ids.
+        for _ in 0..OTHER_OWNERS {
+            if !(self.cluster.is_suspect(&reader.node) && self.cluster.has_other(&reader.node)) {
+                break;
+            }
+            reader = self.create_one().await?;
+        }
+        Ok(reader)
+    }
+
+    async fn create_one(&mut self) -> Result<OnServer> {
         let id = self.creating.get_or_insert_with(|| {
             let number: u64 = rand::random();
             match &self.name {
