@@ -29,6 +29,8 @@ python3 -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-v
 command -v rebar3 >/dev/null || packages="$packages rebar3"
 # Certificates for the tests with TLS.
 command -v openssl >/dev/null || packages="$packages openssl"
+# Network namespaces for the tests of gossip between processes.
+command -v ip >/dev/null || packages="$packages iproute2"
 if [ "${1:-}" = lint ]; then
     command -v shellcheck >/dev/null || packages="$packages shellcheck"
     command -v shfmt >/dev/null || packages="$packages shfmt"

@@ -1,8 +1,8 @@
 //! Membership on a real network: sealed packets, UDP, comparing everything over the internal port, joining, leaving.
 //!
 //! What is decided is decided in [`swim`](super::swim); here is what it needs of the world. One task owns the membership
-//! ([`owner`]); packets are closed and opened by [`seal`]; visits to other nodes ([`exchange`]) begin with a hello
-//! ([`hello`]) in which strangers part.
+//! (`owner`); packets are closed and opened by `seal`; visits to other nodes (`exchange`) begin with a hello
+//! (`hello`) in which strangers part.
 
 mod error;
 mod exchange;

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 /// Datagrams and messages that are taken before timers get their turn.
 const DATAGRAMS_AT_A_TIME: usize = 256;
 const MESSAGES_AT_A_TIME: usize = 16;
-/// How long sending one datagram may hold up everything; it is lost then, as datagrams may be.
+/// How long sending what one input asks for may hold up everything; the rest is lost then, as datagrams may be.
 const SEND_WITHIN: Duration = Duration::from_millis(20);
 /// Pause after the socket failed.
 const SOCKET_PAUSE: Duration = Duration::from_millis(20);
@@ -193,9 +193,7 @@ impl Owner {
         for (after, token) in output.timers {
             self.timers.add(now + after, token);
         }
-        for packet in &output.packets {
-            self.send(packet).await;
-        }
+        self.send(&output.packets).await;
         for peer in output.push_pull {
             self.visit(peer.internal);
         }
@@ -209,17 +207,21 @@ impl Owner {
         *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.counted;
     }
 
-    async fn send(&mut self, packet: &Packet) {
-        let to = Run { id: packet.to.id, generation: packet.to.generation };
-        let sealed = self.seal.close(Kind::Datagram, to, &packet.bytes);
-        let sent = tokio::time::timeout(SEND_WITHIN, self.socket.send_to(&sealed, packet.to.internal)).await;
-        let lost = match sent {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "the socket takes nothing".to_owned(),
-        };
-        if let Some(times) = self.lost.due() {
-            tracing::info!("cannot send gossip to {}: {lost} ({times} since the last such line)", packet.to);
+    async fn send(&mut self, packets: &[Packet]) {
+        let patience = Instant::now() + SEND_WITHIN;
+        for packet in packets {
+            let to = Run { id: packet.to.id, generation: packet.to.generation };
+            let sealed = self.seal.close(Kind::Datagram, to, &packet.bytes);
+            let sending = self.socket.send_to(&sealed, packet.to.internal);
+            let lost = match tokio::time::timeout_at(patience, sending).await {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "the socket takes nothing".to_owned(),
+            };
+            if let Some(times) = self.lost.due() {
+                let to = packet.to;
+                tracing::info!("cannot send gossip to {to}: {lost} ({times} since the last such line)");
+            }
         }
     }
 
@@ -264,9 +266,7 @@ impl Owner {
         self.carry_out(farewell).await;
         for _ in 1..GOODBYES {
             tokio::time::sleep(GOODBYE_PAUSE).await;
-            for packet in &packets {
-                self.send(packet).await;
-            }
+            self.send(&packets).await;
         }
     }
 }

@@ -20,7 +20,8 @@ use tonic::{Request, Response, Status, Streaming};
 /// Batches on their way to a consumer.
 pub type Fetched = Pin<Box<dyn Stream<Item = Result<StreamingFetchResponse, Status>> + Send>>;
 
-/// Serves consumers that came to another node. Whoever builds the node fills it in; gossip knows nothing of consumers.
+/// Serves consumers that came to another node. Whoever builds the node fills it in; gossip knows nothing of consumers, and
+/// the key says nothing about them: who calls has to show a token of its own, as on every other listener.
 #[tonic::async_trait]
 pub trait FetchForOthers: Send + Sync + fmt::Debug + 'static {
     /// A consumer's stream that another node passes on.

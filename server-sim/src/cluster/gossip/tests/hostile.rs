@@ -124,6 +124,40 @@ async fn forged_and_altered_datagrams_change_nothing() {
 }
 
 #[tokio::test]
+async fn a_recorded_push_counts_once_and_at_one_run_of_one_node() {
+    use crate::cluster::swim::Membership;
+    use hstreamdb_proto::internal::Sealed;
+    use hstreamdb_proto::internal::node_client::NodeClient;
+    let node = TestNode::start(&Spec::new(1, &[]));
+    // A node that knows another one, which nobody else has heard of.
+    let other = Member { id: NodeId(8), ..node.members().get(NodeId(1)).cloned().unwrap() };
+    let now = std::time::Instant::now();
+    let (membership, _) = Membership::new(&other, GossipSettings::default(), 1, now).unwrap();
+    let mut seal =
+        Seal::new(Circle::new("tests", STORE, Some(&key(1))), Run { id: NodeId(8), generation: 1 });
+    let to = |id, generation| Run { id: NodeId(id), generation };
+    let records = membership.records();
+    let for_another = seal.close(Kind::Push, to(2, 1000), &records);
+    let for_a_former_run = seal.close(Kind::Push, to(1, 999), &records);
+    let right = seal.close(Kind::Push, to(1, 1000), &records);
+    let mut client = NodeClient::connect(format!("http://{}", node.address)).await.unwrap();
+    for packet in [for_another, for_a_former_run] {
+        let status = client.push_pull(Sealed { packet }).await.unwrap_err();
+        assert!(status.message().contains("another node or for an earlier run"), "{status}");
+    }
+    for position in 0..right.len() {
+        let mut altered = right.to_vec();
+        altered[position] ^= 1 << (position % 8);
+        assert!(client.push_pull(Sealed { packet: altered.into() }).await.is_err(), "byte {position}");
+    }
+    assert_eq!(node.members().nodes.len(), 1);
+    client.push_pull(Sealed { packet: right.clone() }).await.unwrap();
+    assert_eq!(node.members().nodes.len(), 2);
+    let status = client.push_pull(Sealed { packet: right }).await.unwrap_err();
+    assert!(status.message().contains("it came before"), "{status}");
+}
+
+#[tokio::test]
 async fn an_insider_who_talks_nonsense_is_counted_and_changes_nothing() {
     let nodes = cluster(2).await;
     let me = Run { id: NodeId(7), generation: 1 };
