@@ -23,7 +23,7 @@ lint:
 	@dev/lint.sh
 
 bench:
-	cargo bench -p hstream-server --bench store --bench subscription_window --bench stats
+	cargo bench -p hstream-server --bench store --bench subscription_window --bench stats --bench cluster
 	cargo bench -p hstreamdb --bench routing --bench append
 
 docs:

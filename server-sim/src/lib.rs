@@ -17,4 +17,5 @@ pub mod stats;
 pub mod store;
 pub mod stream;
 pub mod subscription;
+pub mod test_cluster;
 pub mod tls;

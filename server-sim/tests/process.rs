@@ -95,11 +95,11 @@ async fn a_configuration_file_sets_up_listeners_tokens_and_the_log() {
     let path = dir.path().join("config.yaml");
     std::fs::write(&path, yaml).unwrap();
     // The port of the file is not free for everybody: the flag wins.
-    let mut child = Command::new(BINARY)
+    let child = Command::new(BINARY)
         .args(["--port", "0", "--config-path", path.to_str().unwrap()])
         .stdin(Stdio::null())
-        .spawn()
-        .unwrap();
+        .spawn();
+    let _child = Killed(child.unwrap());
     let text = hstream_testkit::eventually("the server is ready", DEADLINE, || {
         let text = std::fs::read_to_string(&log).unwrap_or_default();
         async move { text.contains("Cluster is ready!").then_some(text) }
@@ -112,15 +112,23 @@ async fn a_configuration_file_sets_up_listeners_tokens_and_the_log() {
     let extra = port("Extra listener is started on port ");
     port("Server is started on port ");
     let warning = text.lines().find(|line| line.contains("hserver.metastore-uri")).unwrap();
-    assert!(warning.starts_with("[WARNING][") && warning.contains("IGNORED"), "{warning}");
+    assert!(warning.starts_with("[WARNING][") && warning.contains("NO ZOOKEEPER"), "{warning}");
     let mut request = tonic::Request::new(());
     request.metadata_mut().insert("authorization", "Basic c2VjcmV0".parse().unwrap());
     let cluster = connect(extra).await.describe_cluster(request).await.unwrap().into_inner();
     let this = &cluster.server_nodes[0];
     assert_eq!((this.id, &*this.host, this.port), (9, "a.test", u32::from(extra)));
     assert!(data_dir.exists());
-    child.kill().unwrap();
-    child.wait().unwrap();
+}
+
+/// A process that does not outlive its test, however that ends.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

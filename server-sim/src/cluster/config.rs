@@ -10,8 +10,8 @@ pub struct ClusterConfig {
     /// Where to look for other nodes: `host` or `host:internal-port`. Nodes that list the same seeds, themselves among
     /// them, found a cluster together. Default none: the node is alone and opens no internal port.
     pub seed_nodes: Vec<String>,
-    /// Host name or address that other nodes are told; default the advertised address, or what the internal port is bound
-    /// to.
+    /// Host name or address that other nodes are told; default what the internal port is bound to, or the advertised
+    /// address if it is bound to every address.
     pub gossip_address: Option<String>,
     /// Nodes with another name are strangers; default `hstream`.
     pub cluster_name: String,
@@ -25,6 +25,8 @@ pub struct ClusterConfig {
     /// What nodes prove with that they belong to the cluster; the same for all of them. Default none: whoever reaches the
     /// internal port may say who is a member.
     pub gossip_key: Option<GossipKey>,
+    /// Where chance in gossip comes from, so that a test can repeat it. Default `None`: from the system.
+    pub random_seed: Option<u64>,
 }
 
 impl Default for ClusterConfig {
@@ -37,6 +39,7 @@ impl Default for ClusterConfig {
             lease: Duration::from_secs(3),
             gossip: GossipSettings::default(),
             gossip_key: None,
+            random_seed: None,
         }
     }
 }

@@ -39,6 +39,9 @@ pub struct Arguments {
     pub(super) server_id: Option<u32>,
     #[command(flatten)]
     pub(super) cluster: ClusterFlags,
+    /// Run this many nodes in one process over one store, for development and tests; ports rise in steps of 10
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(super) nodes: Option<u32>,
     /// Largest encoded batch in bytes, at most 8 MiB [default: 1048576]
     #[arg(long, value_name = "BYTES")]
     pub(super) max_record_size: Option<u32>,

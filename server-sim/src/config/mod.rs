@@ -28,6 +28,8 @@ const LOG_FILES: u32 = 10;
 pub struct Settings {
     /// The node.
     pub node: NodeConfig,
+    /// How many nodes to run in this process over one store, if more than one.
+    pub nodes: Option<u32>,
     /// The log.
     pub log: LogSettings,
     /// What was asked for and does nothing here: flags, and keys of the file.
@@ -152,6 +154,7 @@ impl Arguments {
                 limits,
                 cluster,
             },
+            nodes: self.nodes.filter(|nodes| *nodes > 1),
             log: LogSettings { level, color: self.log_with_color.or(server.log_with_color), file: log_file },
             meaningless,
             warnings,

@@ -1,5 +1,7 @@
-//! `[LEVEL][2021-02-01T15:03:30+0800][target:line][thread#N]message`
+//! `[LEVEL][2021-02-01T15:03:30+0800][target:line][thread#N]message`, and `[node#N]` before the message on threads that belong
+//! to one node of several in this process.
 
+use std::cell::Cell;
 use std::fmt;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
@@ -30,11 +32,18 @@ fn level(level: Level) -> (&'static str, u8) {
 }
 
 thread_local! {
+    /// The node this thread belongs to, if there are several.
+    static NODE: Cell<Option<u32>> = const { Cell::new(None) };
     /// The number inside `ThreadId(7)`; there is no stable way to ask for it.
     static THREAD: u64 = {
         let text = format!("{:?}", std::thread::current().id());
         text.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap_or_default()
     };
+}
+
+/// From now on lines of this thread carry the number of a node.
+pub(super) fn of_node(node: u32) {
+    NODE.set(Some(node));
 }
 
 impl<S, N> FormatEvent<S, N> for Line
@@ -58,6 +67,9 @@ where
         let time = chrono::Local::now().format("%Y-%m-%dT%H:%M:%S%z");
         let line = metadata.line().unwrap_or_default();
         write!(writer, "[{time}][{}:{line}][thread#{}]", metadata.target(), THREAD.with(|id| *id))?;
+        if let Some(node) = NODE.get() {
+            write!(writer, "[node#{node}]")?;
+        }
         context.field_format().format_fields(writer.by_ref(), event)?;
         writeln!(writer)
     }
@@ -111,6 +123,17 @@ mod tests {
         assert!(thread.parse::<u64>().unwrap() > 0, "{line}");
         assert_eq!(message, "it is so shard=7");
         assert!(line.ends_with('\n'));
+    }
+
+    #[test]
+    fn a_thread_of_one_node_among_several_says_which() {
+        let line = std::thread::spawn(|| {
+            of_node(12);
+            logged(false)
+        });
+        let line = line.join().unwrap();
+        assert!(line.trim_end().ends_with("][node#12]it is so shard=7"), "{line}");
+        assert!(!logged(false).contains("node#"));
     }
 
     #[test]

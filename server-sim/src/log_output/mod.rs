@@ -9,6 +9,11 @@ use rotation::RotatingFile;
 use std::io::IsTerminal as _;
 use std::sync::Mutex;
 
+/// Lines that this thread logs carry the number of a node from now on: for a process that runs several.
+pub(crate) fn of_node(node: u32) {
+    line::of_node(node);
+}
+
 /// Sets the log up for the whole process.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 use super::config::NodeConfig;
 use crate::cluster::bootstrap::Bootstrap;
+use crate::cluster::ownership::Ownership;
 use crate::cluster::{Member, MemberState, Members, NodeId};
 use crate::limits::Budget;
 use crate::listener::Advertised;
@@ -27,6 +28,9 @@ pub struct NodeContext {
     pub(crate) bootstrap: Bootstrap,
     /// Who is there, this node included.
     pub(crate) members: watch::Receiver<Members>,
+    /// Who serves what.
+    #[expect(dead_code, reason = "for lookups")]
+    pub(crate) ownership: Arc<Ownership>,
     pub(crate) log: Arc<dyn LogStore>,
     pub(crate) streams: Arc<Streams>,
     pub(crate) subscriptions: Arc<Subscriptions>,

@@ -10,29 +10,27 @@ use tokio_rustls::TlsAcceptor;
 
 /// Every listening socket of a node, and what it is known by through them.
 #[derive(Debug)]
-pub(super) struct Doors {
+pub(crate) struct Doors {
     /// For clients; the main one is the first.
-    pub(super) clients: Vec<Door>,
+    pub(crate) clients: Vec<Door>,
     /// Where the main one listens.
-    pub(super) address: SocketAddr,
-    pub(super) advertised: Advertised,
+    pub(crate) address: SocketAddr,
+    pub(crate) advertised: Advertised,
     /// For other nodes; a node without seeds has none.
-    pub(super) internal: Option<Internal>,
+    pub(crate) internal: Option<Internal>,
 }
 
 /// The internal port: one number, two protocols.
 #[derive(Debug)]
-pub(super) struct Internal {
-    #[expect(dead_code, reason = "for gossip")]
-    pub(super) calls: Listener,
-    #[expect(dead_code, reason = "for gossip")]
-    pub(super) gossip: Datagrams,
-    pub(super) address: SocketAddr,
+pub(crate) struct Internal {
+    pub(crate) calls: Listener,
+    pub(crate) gossip: Datagrams,
+    pub(crate) address: SocketAddr,
 }
 
 impl Doors {
     /// Opens the main listener, the extra ones and, if there are seeds, the internal port.
-    pub(super) fn open(config: &NodeConfig, net: &Net) -> Result<Doors, StartError> {
+    pub(crate) fn open(config: &NodeConfig, net: &Net) -> Result<Doors, StartError> {
         check_ports(config.port, &config.extra_listeners).map_err(StartError::Listeners)?;
         let of_extra = config.extra_listeners.iter().find(|extra| extra.tls);
         let wanted = if config.enable_tls {
@@ -74,6 +72,19 @@ impl Doors {
             _ => Some(Internal::open(config, net)?),
         };
         Ok(Doors { clients, address, advertised, internal })
+    }
+}
+
+impl Doors {
+    /// Writes the ports that were taken into the configuration, so that the next run of the node takes them, too.
+    pub(crate) fn fix_ports(&self, config: &mut NodeConfig) {
+        config.port = self.address.port();
+        if let Some(internal) = &self.internal {
+            config.internal_port = internal.address.port();
+        }
+        for (extra, (_, address)) in config.extra_listeners.iter_mut().zip(&self.advertised.extra) {
+            extra.port = address.port;
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 mod config;
 pub(crate) mod context;
 mod doors;
+mod internal;
+mod membership;
 mod start_error;
 mod stores;
 
@@ -11,12 +13,15 @@ pub use start_error::StartError;
 pub use stores::Stores;
 
 use context::NodeContext;
-use doors::Doors;
-use stores::open_embedded;
+pub(crate) use doors::Doors;
+use internal::InternalServer;
+use membership::Membership;
+pub(crate) use stores::open_embedded;
 
 use crate::api::Api;
-use crate::cluster::bootstrap::{self, Bootstrap};
-use crate::cluster::{Member, MemberState, Members, NodeId, Phase};
+use crate::cluster::bootstrap;
+use crate::cluster::ownership::Ownership;
+use crate::cluster::{Members, NodeId};
 use crate::connection::{Door, Threshold};
 use crate::limits::{Budget, CallLimits};
 use crate::listener::Advertised;
@@ -34,9 +39,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
@@ -74,8 +79,9 @@ pub struct Node {
     address: SocketAddr,
     /// Present when the node opened it, and closes it then.
     embedded: Option<EmbeddedStore>,
-    /// What a node without seeds knows of members never changes.
-    _alone: watch::Sender<Members>,
+    membership: Membership,
+    /// Serves other nodes.
+    internal: Option<InternalServer>,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
 }
 
@@ -117,7 +123,8 @@ impl Node {
         Node::open(config, net, doors, stores, None).await
     }
 
-    async fn open(
+    /// The same with sockets that are open already.
+    pub(crate) async fn open(
         config: NodeConfig,
         net: Net,
         doors: Doors,
@@ -125,7 +132,15 @@ impl Node {
         embedded: Option<EmbeddedStore>,
     ) -> Result<Node, StartError> {
         let Doors { clients, address, advertised, internal } = doors;
+        bootstrap::started(NodeId(config.server_id), address.port());
+        for (key, address) in &advertised.extra {
+            bootstrap::extra_listener(NodeId(config.server_id), key, address.port);
+        }
+        let mut membership = Membership::begin(&config, &advertised, internal, &stores.meta, &net).await?;
         let unusable = |source| StartError::Catalogue { path: config.data_dir.clone(), source };
+        let ownership =
+            Ownership::start(membership.session.clone(), stores.meta.clone(), membership.members.clone());
+        let ownership = ownership.await.map_err(StartError::Metadata)?;
         let streams = Streams::open(stores.log.clone(), stores.meta.clone()).await.map_err(unusable)?;
         let stats = Stats::new(streams.clone());
         let log = CountedLog::over(stores.log.clone(), stats.clone());
@@ -135,32 +150,14 @@ impl Node {
         let readers = PolledReaders::open(log.clone(), stores.meta.clone(), responses.clone());
         let readers = readers.await.map_err(unusable)?;
 
-        let me = Member {
-            id: NodeId(config.server_id),
-            generation: 0,
-            internal: internal
-                .as_ref()
-                .map_or(SocketAddr::new(config.bind_address, config.internal_port), |internal| {
-                    internal.address
-                }),
-            state: MemberState::Alive,
-            phase: Phase::Running,
-            advertised: advertised.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            commit: String::new(),
-        };
-        bootstrap::started(me.id, address.port());
-        for (key, address) in &advertised.extra {
-            bootstrap::extra_listener(me.id, key, address.port);
-        }
-        let bootstrap = Bootstrap::single(me.id, bootstrap::extra_delay());
-        let alone = watch::Sender::new(Members::alone(me));
-
+        let bootstrap = membership.bootstrap(&config, &stores.meta).await?;
+        let stop = CancellationToken::new();
         let context = Arc::new(NodeContext {
             advertised,
             net,
             bootstrap,
-            members: alone.subscribe(),
+            members: membership.members.clone(),
+            ownership,
             log,
             streams,
             subscriptions,
@@ -169,11 +166,13 @@ impl Node {
             parked_appends: Semaphore::new(MAX_PARKED_APPENDS),
             responses,
             deliveries: Budget::new(config.limits.response_memory, config.limits.stall),
-            stop: CancellationToken::new(),
+            stop: stop.clone(),
             config,
         });
+        let internal = membership.listen(&context.config.limits);
+        membership.join(&context.bootstrap, &stop).await?;
         let server = tokio::spawn(serve_clients(&context, clients));
-        Ok(Node { context, address, embedded, _alone: alone, server })
+        Ok(Node { context, address, embedded, membership, internal, server })
     }
 
     /// Where the node listens; with port 0 in the configuration this is the port that was taken.
@@ -186,20 +185,34 @@ impl Node {
         &self.context.advertised
     }
 
+    /// Who is there, this node included, as it sees them now.
+    pub fn members(&self) -> Members {
+        self.context.members()
+    }
+
+    /// Whether it serves.
+    pub fn is_ready(&self) -> bool {
+        self.context.bootstrap.is_ready()
+    }
+
     /// Stops: no new connections, long calls end with UNAVAILABLE, running ones get `timeout` to finish, and
     /// the store is closed in any case, which takes at most five seconds more. Everything acknowledged is on disk with or without this.
     pub async fn shutdown(mut self, timeout: Duration) {
-        self.context.stop.cancel();
         let deadline = Instant::now() + timeout;
-        if tokio::time::timeout_at(deadline, self.context.subscriptions.close()).await.is_err() {
+        self.context.bootstrap.drain();
+        self.context.stop.cancel();
+        if timeout_at(deadline, self.context.subscriptions.close()).await.is_err() {
             tracing::warn!("some consumers did not end in time");
         }
-        if tokio::time::timeout_at(deadline, &mut self.server).await.is_err() {
+        if timeout_at(deadline, &mut self.server).await.is_err() {
             tracing::warn!("some calls did not end in time and are cut off");
             self.server.abort();
         }
         let close = async {
             self.context.readers.close().await;
+            // Now that it serves nothing any more, others need not wait until they miss it.
+            self.membership.leave().await;
+            self.membership.session.release().await;
             if let Some(store) = &self.embedded {
                 store.close().await;
             }
@@ -208,6 +221,9 @@ impl Node {
             tracing::warn!(
                 "the disk does not answer; the store is left as it is, the next start recovers it"
             );
+        }
+        if let Some(internal) = &mut self.internal {
+            internal.close().await;
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Why a node did not start.
 
+use crate::cluster::bootstrap::BootstrapError;
+use crate::cluster::gossip::GossipError;
+use crate::cluster::ownership::BeginError;
 use crate::error::ServerError;
 use crate::store::StoreError;
 use crate::tls::TlsError;
@@ -46,6 +49,31 @@ pub enum StartError {
         /// What the store said.
         source: StoreError,
     },
+    /// A seed cannot be read.
+    #[error("--seed-nodes: {0}")]
+    Seeds(String),
+    /// Other nodes cannot be told where this one is.
+    #[error("{flag} {host}: {reason}; other nodes could not reach this one")]
+    Unreachable {
+        /// What gave the address.
+        flag: &'static str,
+        /// As it was given.
+        host: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The node has no right to serve.
+    #[error(transparent)]
+    Session(#[from] BeginError),
+    /// The metadata cannot be read.
+    #[error("cannot use the metadata of the cluster: {0}")]
+    Metadata(StoreError),
+    /// The node cannot take part in its cluster.
+    #[error(transparent)]
+    Gossip(#[from] GossipError),
+    /// The node cannot found or join its cluster.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
     /// What the store holds cannot be used.
     #[error("cannot load the streams and subscriptions in {}: {source}", path.display())]
     Catalogue {

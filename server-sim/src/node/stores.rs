@@ -2,6 +2,7 @@
 
 use super::config::NodeConfig;
 use super::start_error::StartError;
+use crate::cluster::ownership::forget_leases;
 use crate::store::disk::Disk;
 use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use crate::store::{LogStore, MetaStore, StoreError};
@@ -36,5 +37,7 @@ pub(crate) async fn open_embedded(
         verify_log: config.verify_log,
         ..EmbeddedOptions::default()
     };
-    EmbeddedStore::open(disk, options).await.map_err(failed)
+    let store = EmbeddedStore::open(disk, options).await.map_err(failed)?;
+    forget_leases(&*store.meta()).await.map_err(failed)?;
+    Ok(store)
 }

@@ -5,7 +5,7 @@
 
 use super::record::Holder;
 use crate::cluster::NodeId;
-use crate::store::{MetaStore, StoreError};
+use crate::store::{Expect, MetaStore, StoreError};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -86,6 +86,17 @@ pub async fn lease_holders(meta: &dyn MetaStore) -> Result<Vec<NodeId>, StoreErr
         .iter()
         .filter(|(_, found)| LeaseRecord::decode(&found.value).is_none_or(|record| !record.released));
     Ok(held.filter_map(|(key, _)| key.strip_prefix(LEASES)?.parse().ok().map(NodeId)).collect())
+}
+
+/// Removes all leases. Only for who has just opened a store that nobody else can use: those who held them are gone.
+///
+/// # Errors
+/// What the store reports.
+pub async fn forget_leases(meta: &dyn MetaStore) -> Result<(), StoreError> {
+    for (key, _) in meta.list(LEASES).await? {
+        meta.delete(&key, Expect::Any).await?;
+    }
+    Ok(())
 }
 
 /// Whether a session may still serve.

@@ -27,7 +27,7 @@ mod session;
 mod table;
 
 pub use claim::{Claim, ClaimError};
-pub use lease::lease_holders;
+pub use lease::{forget_leases, lease_holders};
 pub use owners::Ownership;
 pub use resource::{Kind, Resource};
 pub use session::{BeginError, Session, SessionStart, Term};

@@ -1,0 +1,183 @@
+//! A node's place in its cluster: its right to serve, who else is there, how far it is.
+
+use super::config::NodeConfig;
+use super::doors::Internal;
+use super::internal::InternalServer;
+use super::start_error::StartError;
+use crate::cluster::bootstrap::{self, Bootstrap, BootstrapStart};
+use crate::cluster::gossip::{Gossip, GossipStart};
+use crate::cluster::ownership::{Session, SessionStart};
+use crate::cluster::{Member, MemberState, Members, NodeId, Phase, Seed};
+use crate::limits::Limits;
+use crate::listener::Advertised;
+use crate::net::{Listener, Net};
+use crate::store::{MetaStore, StoreId};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// What connects a node with its cluster, or holds the place of that in a node that is alone.
+#[derive(Debug)]
+pub(super) struct Membership {
+    pub(super) session: Arc<Session>,
+    /// Who is there.
+    pub(super) members: watch::Receiver<Members>,
+    pub(super) link: Link,
+}
+
+#[derive(Debug)]
+pub(super) enum Link {
+    /// What a node without seeds knows of members never changes; held so that nobody takes the end of it for news.
+    Alone(#[allow(dead_code, reason = "held")] watch::Sender<Members>),
+    /// With the listener that the internal service is to be served on.
+    Cluster { gossip: Gossip, calls: Option<Listener>, seeds: Vec<Seed>, internal: SocketAddr },
+}
+
+impl Membership {
+    /// Begins the session of this node and, if it has seeds, to gossip. Nobody is looked for yet.
+    pub(super) async fn begin(
+        config: &NodeConfig,
+        advertised: &Advertised,
+        internal: Option<Internal>,
+        meta: &Arc<dyn MetaStore>,
+        net: &Net,
+    ) -> Result<Membership, StartError> {
+        let node = NodeId(config.server_id);
+        let describe = |generation, internal| Member {
+            id: node,
+            generation,
+            internal,
+            state: MemberState::Alive,
+            phase: Phase::Starting,
+            advertised: advertised.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: String::new(),
+        };
+        let Some(Internal { calls, gossip: socket, address }) = internal else {
+            let session = Arc::new(Session::exclusive(node));
+            let internal = SocketAddr::new(config.bind_address, config.internal_port);
+            let alone = watch::Sender::new(Members::alone(describe(session.generation(), internal)));
+            return Ok(Membership { session, members: alone.subscribe(), link: Link::Alone(alone) });
+        };
+        let cluster = &config.cluster;
+        let seeds = cluster.seed_nodes.iter().map(|seed| Seed::parse(seed, address.port()));
+        let seeds = seeds.collect::<Result<Vec<Seed>, _>>().map_err(StartError::Seeds)?;
+        let internal = reachable(config, address).await?;
+        let store_id = StoreId::of(&**meta).await.map_err(StartError::Metadata)?;
+        let session =
+            SessionStart { meta: meta.clone(), node, address: internal.to_string(), lease: cluster.lease };
+        let session = Arc::new(Session::begin(session).await.map_err(StartError::Session)?);
+        let gossip = Gossip::start(GossipStart {
+            me: describe(session.generation(), internal),
+            seeds: seeds.clone(),
+            settings: cluster.gossip.clone(),
+            cluster_name: cluster.cluster_name.clone(),
+            store_id: store_id.0,
+            key: cluster.gossip_key.clone(),
+            net: net.clone(),
+            socket,
+            seed: cluster.random_seed.unwrap_or_else(rand::random),
+        })
+        .map_err(StartError::Gossip)?;
+        let members = gossip.members();
+        Ok(Membership {
+            session,
+            members,
+            link: Link::Cluster { gossip, calls: Some(calls), seeds, internal },
+        })
+    }
+
+    /// Sets the node on its way to serving.
+    pub(super) async fn bootstrap(
+        &self,
+        config: &NodeConfig,
+        meta: &Arc<dyn MetaStore>,
+    ) -> Result<Bootstrap, StartError> {
+        let me = NodeId(config.server_id);
+        let delay = bootstrap::extra_delay();
+        let Link::Cluster { seeds, internal, .. } = &self.link else {
+            return Ok(Bootstrap::single(me, delay));
+        };
+        let cluster = &config.cluster;
+        let start = BootstrapStart {
+            me,
+            cluster_name: cluster.cluster_name.clone(),
+            role: bootstrap::role(seeds, *internal, config.bind_address).await,
+            seeds: seeds.clone(),
+            auto_init: cluster.auto_init,
+            delay,
+            lapse: cluster.lease,
+            meta: meta.clone(),
+            members: self.members.clone(),
+        };
+        Bootstrap::begin(start).await.map_err(StartError::Bootstrap)
+    }
+
+    /// Lets other nodes in; nothing without seeds.
+    pub(super) fn listen(&mut self, limits: &Limits) -> Option<InternalServer> {
+        let Link::Cluster { gossip, calls, .. } = &mut self.link else { return None };
+        Some(InternalServer::start(calls.take()?, gossip.service(), limits))
+    }
+
+    /// Looks for the others; from now on they hear how far this node is and under which session it serves.
+    pub(super) async fn join(
+        &self,
+        bootstrap: &Bootstrap,
+        stop: &CancellationToken,
+    ) -> Result<(), StartError> {
+        let Link::Cluster { gossip, .. } = &self.link else { return Ok(()) };
+        tokio::spawn(tell(gossip.clone(), bootstrap.phase(), self.session.clone(), stop.clone()));
+        gossip.join().await.map_err(StartError::Gossip)
+    }
+
+    /// Says goodbye.
+    pub(super) async fn leave(&self) {
+        if let Link::Cluster { gossip, .. } = &self.link {
+            gossip.leave().await;
+        }
+    }
+}
+
+/// Passes on what changes about this node.
+async fn tell(
+    gossip: Gossip,
+    mut phase: watch::Receiver<Phase>,
+    session: Arc<Session>,
+    stop: CancellationToken,
+) {
+    let mut terms = session.terms();
+    loop {
+        let (now, generation) = (*phase.borrow_and_update(), terms.borrow_and_update().generation());
+        gossip.set_generation(generation).await;
+        gossip.set_phase(now).await;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = phase.changed() => if changed.is_err() { return },
+            changed = terms.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Where others reach the internal port.
+async fn reachable(config: &NodeConfig, bound: SocketAddr) -> Result<SocketAddr, StartError> {
+    let (flag, host) = match (&config.cluster.gossip_address, &config.advertised_address) {
+        (Some(host), _) => ("--gossip-address", Some(host)),
+        (None, _) if !bound.ip().is_unspecified() => return Ok(bound),
+        (None, host) => ("--advertised-address", host.as_ref()),
+    };
+    let Some(host) = host else {
+        tracing::warn!(
+            "other nodes are told to connect to this machine only; set --gossip-address for others"
+        );
+        let local =
+            if bound.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) };
+        return Ok(SocketAddr::new(local, bound.port()));
+    };
+    let failed = |reason: String| StartError::Unreachable { flag, host: host.clone(), reason };
+    let found = tokio::net::lookup_host((host.as_str(), bound.port())).await;
+    let mut found = found.map_err(|error| failed(error.to_string()))?;
+    found
+        .find(|address| address.is_ipv4() == bound.is_ipv4())
+        .ok_or_else(|| failed("it has no address of the family of --bind-address".to_owned()))
+}
