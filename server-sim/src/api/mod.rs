@@ -25,7 +25,7 @@ use hstreamdb_proto::{api as wire, metadata};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -42,15 +42,14 @@ impl Api {
     }
 }
 
-/// Changes under way at a time. They outlive their calls, so the limit of calls does not hold for them.
-static CHANGES: Semaphore = Semaphore::const_new(1024);
-
 /// Runs a change to its end even if the caller hangs up half-way, so that memory and store agree.
-async fn to_the_end<T: Send + 'static>(
-    change: impl Future<Output = Result<T>> + Send + 'static,
+async fn to_the_end<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
+    node: &Arc<NodeContext>,
+    change: impl FnOnce(Arc<NodeContext>) -> F,
 ) -> Result<T> {
     // The semaphore is never closed.
-    let place = CHANGES.acquire().await.ok();
+    let place = node.changes.clone().acquire_owned().await.ok();
+    let change = change(node.clone());
     let change = async move {
         let outcome = change.await;
         drop(place);

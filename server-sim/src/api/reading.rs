@@ -39,7 +39,7 @@ pub(super) async fn single_shard(
 ) -> Result<Responses<wire::ReadSingleShardStreamResponse>> {
     let tell_gaps = asks_for_gaps(&request);
     let request = request.into_inner();
-    let stream = named(node, &request.stream_name)?;
+    let stream = named(node, &request.stream_name).await?;
     let [shard] = &stream.shards[..] else {
         let text = format!("stream {} has {} shards", stream.name, stream.shards.len());
         return Err(ServerError::new(Class::TooManyShardCount, text));
@@ -56,7 +56,7 @@ pub(super) async fn stream(
 ) -> Result<Responses<wire::ReadStreamResponse>> {
     let tell_gaps = asks_for_gaps(&request);
     let request = request.into_inner();
-    let stream = named(node, &request.stream_name)?;
+    let stream = named(node, &request.stream_name).await?;
     let (from, until) = (Offset::of_stream(request.from)?, Offset::of_stream(request.until)?);
     let mut shards = Vec::with_capacity(stream.shards.len());
     for shard in &stream.shards {
@@ -115,7 +115,7 @@ fn begin<T>(tell_gaps: bool, messages: BoxStream<'static, Result<T, Status>>) ->
 }
 
 /// Plain text and INTERNAL for an unknown stream, as published servers answer these calls.
-fn named(node: &NodeContext, name: &str) -> Result<Arc<Stream>> {
+async fn named(node: &NodeContext, name: &str) -> Result<Arc<Stream>> {
     let missing = || ServerError::plain(Code::Internal, format!("stream {name} is not found"));
-    node.streams.by_name(name).ok_or_else(missing)
+    node.streams.find(name).await?.ok_or_else(missing)
 }

@@ -28,8 +28,7 @@ pub(super) async fn create(
         start,
         timeout_ms: request.timeout,
     };
-    let node = node.clone();
-    to_the_end(async move { node.readers.create(reader).await }).await?;
+    to_the_end(node, move |node| async move { node.readers.create(reader).await }).await?;
     Ok(wire::CreateShardReaderResponse {
         stream_name: request.stream_name,
         shard_id: request.shard_id,
@@ -65,6 +64,5 @@ pub(super) async fn list(
 
 pub(super) async fn delete(node: &Arc<NodeContext>, request: wire::DeleteShardReaderRequest) -> Result<()> {
     check_name(Class::InvalidReaderId, &request.reader_id)?;
-    let node = node.clone();
-    to_the_end(async move { node.readers.delete(&request.reader_id).await }).await
+    to_the_end(node, move |node| async move { node.readers.delete(&request.reader_id).await }).await
 }

@@ -5,8 +5,8 @@ use crate::error::{Class, Result, ServerError};
 use crate::node::context::NodeContext;
 use crate::reader::timestamp;
 use crate::stream::{NewStream, Stream, check_name};
+use futures::FutureExt as _;
 use hstreamdb_proto::api as wire;
-use serde_json::Value;
 use std::sync::Arc;
 use tonic::Code;
 
@@ -30,9 +30,7 @@ pub(super) async fn create(node: &Arc<NodeContext>, request: wire::Stream) -> Re
             format!("shardCount is {}, at most {MAX_SHARDS} are possible", request.shard_count),
         ));
     }
-    let node = node.clone();
-    to_the_end(async move {
-        let _namespace = node.streams.namespace().lock().await;
+    to_the_end(node, move |node| async move {
         let new = NewStream {
             name: request.stream_name,
             replication_factor: request.replication_factor,
@@ -46,22 +44,12 @@ pub(super) async fn create(node: &Arc<NodeContext>, request: wire::Stream) -> Re
 
 pub(super) async fn delete(node: &Arc<NodeContext>, request: wire::DeleteStreamRequest) -> Result<()> {
     check_name(Class::InvalidStreamName, &request.stream_name)?;
-    let node = node.clone();
-    to_the_end(async move {
-        let _namespace = node.streams.namespace().lock().await;
-        let Some(stream) = node.streams.by_name(&request.stream_name) else {
-            return match request.ignore_non_exist {
-                true => Ok(()),
-                false => Err(ServerError::new(Class::StreamNotFound, request.stream_name)),
-            };
-        };
-        let subscribed = node.subscriptions.refers_to(stream.id);
-        if subscribed && !request.force {
-            return Err(ServerError::new(Class::FoundSubscription, Value::Null));
+    to_the_end(node, move |node| async move {
+        let is_read = |stream| node.subscriptions.is_read(stream).boxed();
+        match node.streams.delete(&request.stream_name, request.force, is_read).await {
+            Err(error) if error.class() == Some(Class::StreamNotFound) && request.ignore_non_exist => Ok(()),
+            outcome => outcome.map(|_| ()),
         }
-        node.streams.delete(&stream, subscribed).await?;
-        node.stats.forget_stream(stream.id);
-        Ok(())
     })
     .await
 }
@@ -71,7 +59,7 @@ pub(super) async fn get(
     request: wire::GetStreamRequest,
 ) -> Result<wire::GetStreamResponse> {
     check_name(Class::InvalidStreamName, &request.name)?;
-    match node.streams.by_name(&request.name) {
+    match node.streams.find(&request.name).await? {
         Some(stream) => Ok(wire::GetStreamResponse { stream: Some(describe(&stream)) }),
         None => Err(ServerError::new(Class::StreamNotFound, request.name)),
     }
@@ -99,7 +87,7 @@ pub(super) async fn list_shards(
     request: wire::ListShardsRequest,
 ) -> Result<wire::ListShardsResponse> {
     check_name(Class::InvalidStreamName, &request.stream_name)?;
-    let Some(stream) = node.streams.by_name(&request.stream_name) else {
+    let Some(stream) = node.streams.find(&request.stream_name).await? else {
         // Plain text and UNAVAILABLE: published clients depend on both.
         let text = format!("stream {} is not found", request.stream_name);
         return Err(ServerError::plain(Code::Unavailable, text));

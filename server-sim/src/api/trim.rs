@@ -20,10 +20,10 @@ pub(super) async fn stream(node: &Arc<NodeContext>, request: wire::TrimStreamReq
     let point = Offset::of_stream(request.trim_point)?.ok_or_else(no_point)?;
     let stream = node
         .streams
-        .by_name(&request.stream_name)
+        .find(&request.stream_name)
+        .await?
         .ok_or_else(|| ServerError::new(Class::StreamNotFound, request.stream_name))?;
-    let node = node.clone();
-    to_the_end(async move {
+    to_the_end(node, move |node| async move {
         let shards: Vec<ShardId> = stream.shards.iter().map(|shard| shard.id).collect();
         // Side by side they share their waits for the disk.
         let trims = shards.into_iter().map(|shard| trim(&node, shard, point));
@@ -35,8 +35,7 @@ pub(super) async fn stream(node: &Arc<NodeContext>, request: wire::TrimStreamReq
 pub(super) async fn shard(node: &Arc<NodeContext>, request: wire::TrimShardRequest) -> Result<()> {
     let point = Offset::of_shard(request.trim_point)?.ok_or_else(no_point)?;
     node.log.tail(request.shard_id)?;
-    let node = node.clone();
-    to_the_end(async move { trim(&node, request.shard_id, point).await }).await
+    to_the_end(node, move |node| async move { trim(&node, request.shard_id, point).await }).await
 }
 
 fn no_point() -> ServerError {
@@ -71,7 +70,7 @@ pub(super) async fn shards(
         let smallest = points.entry(id.shard_id).or_insert(id);
         *smallest = (*smallest).min(id);
     }
-    let stream = node.streams.by_name(&request.stream_name).ok_or_else(|| {
+    let stream = node.streams.find(&request.stream_name).await?.ok_or_else(|| {
         ServerError::plain(Code::Internal, format!("stream {} is not found", request.stream_name))
     })?;
     // Everything is checked before anything is trimmed.
@@ -86,8 +85,7 @@ pub(super) async fn shards(
         }
         trims.push((*shard, id.batch_id - 1));
     }
-    let node = node.clone();
-    to_the_end(async move {
+    to_the_end(node, move |node| async move {
         let trims = trims.into_iter().map(|(shard, up_to)| node.log.trim(shard, up_to));
         futures::stream::iter(trims).buffer_unordered(TRIMS_AT_A_TIME).try_collect::<()>().await?;
         Ok(())

@@ -38,6 +38,8 @@ pub struct NodeContext {
     pub(crate) stats: Arc<Stats>,
     /// Room for appends that wait for their predecessors.
     pub(crate) parked_appends: Semaphore,
+    /// Room for changes of streams and readers, which outlive their calls: the limit of calls does not hold for them.
+    pub(crate) changes: Arc<Semaphore>,
     /// Memory of records on their way to readers.
     pub(crate) responses: Arc<Budget>,
     /// Memory of records on their way to consumers.

@@ -65,6 +65,8 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Appends that wait for their predecessors, over all producers.
 const MAX_PARKED_APPENDS: usize = 256;
+/// Changes of streams and readers under way at a time; further ones wait.
+const MAX_CHANGES: usize = 1024;
 
 /// Opened connections that wait to be served.
 const OPENED: usize = 64;
@@ -142,6 +144,9 @@ impl Node {
             Ownership::start(membership.session.clone(), stores.meta.clone(), membership.members.clone());
         let ownership = ownership.await.map_err(StartError::Metadata)?;
         let streams = Streams::open(stores.log.clone(), stores.meta.clone()).await.map_err(unusable)?;
+        if embedded.is_some() {
+            streams.reclaim().await.map_err(unusable)?;
+        }
         let stats = Stats::new(streams.clone());
         let log = CountedLog::over(stores.log.clone(), stats.clone());
         let subscriptions =
@@ -164,6 +169,7 @@ impl Node {
             readers,
             stats,
             parked_appends: Semaphore::new(MAX_PARKED_APPENDS),
+            changes: Arc::new(Semaphore::new(MAX_CHANGES)),
             responses,
             deliveries: Budget::new(config.limits.response_memory, config.limits.stall),
             stop: stop.clone(),

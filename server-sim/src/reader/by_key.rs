@@ -55,7 +55,8 @@ async fn serve(
         return Err(ServerError::new(Class::StreamReadClose, "the call was closed before its first message"));
     };
     let stream = streams
-        .by_name(&first.stream_name)
+        .find(&first.stream_name)
+        .await?
         .ok_or_else(|| ServerError::new(Class::StreamNotFound, first.stream_name.clone()))?;
     let shard = stream
         .shard_of(key_hash(&first.key))

@@ -61,7 +61,7 @@ pub struct Stats {
 impl Stats {
     /// Counters for the streams of a catalogue, all at 0.
     pub fn new(catalogue: Arc<Streams>) -> Arc<Self> {
-        Arc::new(Stats {
+        let stats = Arc::new(Stats {
             catalogue,
             streams: RwLock::default(),
             append_calls: Series::new(),
@@ -69,7 +69,14 @@ impl Stats {
             append_latency: Histogram::default(),
             read_latency: Histogram::default(),
             absent: Histogram::default(),
-        })
+        });
+        let forgetful = Arc::downgrade(&stats);
+        stats.catalogue.when_gone(move |stream| {
+            if let Some(stats) = forgetful.upgrade() {
+                stats.forget_stream(stream);
+            }
+        });
+        stats
     }
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<StreamId, Arc<StreamStats>>> {
@@ -86,8 +93,8 @@ impl Stats {
             return found;
         }
         let stats = self.write().entry(id).or_default().clone();
-        // Deleting takes the stream out of the catalogue first and is forgotten here afterwards, so either this
-        // look or that call removes what was inserted too late.
+        // The catalogue tells that a stream is gone when it takes that in, which this look waits for: either it or
+        // that call removes what was inserted too late.
         if self.catalogue.by_id(id).is_none_or(|stream| stream.archived) {
             self.write().remove(&id);
         }
@@ -100,7 +107,7 @@ impl Stats {
     }
 
     /// Forgets a stream that the catalogue has no more, or has archived.
-    pub fn forget_stream(&self, id: StreamId) {
+    fn forget_stream(&self, id: StreamId) {
         self.write().remove(&id);
     }
 

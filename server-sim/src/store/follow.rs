@@ -228,6 +228,11 @@ impl<M: Mirror> Follower<M> {
         Ok(())
     }
 
+    /// Changes the mirror itself, besides what it follows.
+    pub fn change(&self, change: impl FnOnce(&mut M)) {
+        change(&mut self.state_mut().mirror);
+    }
+
     /// The store it follows.
     pub fn meta(&self) -> &Arc<dyn MetaStore> {
         &self.meta

@@ -1,6 +1,8 @@
 //! Streams and their shards: which exist, under which identity, and in which order they come and go.
 
 mod catalogue;
+mod ids;
+mod index;
 mod name;
 
 pub use catalogue::{NewStream, Streams};

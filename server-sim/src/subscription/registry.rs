@@ -153,9 +153,12 @@ impl Subscriptions {
         entry.ok_or_else(|| ServerError::new(Class::SubscriptionNotFound, id))
     }
 
-    /// True if a subscription reads this stream.
-    pub fn refers_to(&self, stream: StreamId) -> bool {
-        self.read().values().any(|entry| entry.definition().stream == stream)
+    /// Whether a subscription reads this stream.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub async fn is_read(&self, stream: StreamId) -> Result<bool> {
+        Ok(self.read().values().any(|entry| entry.definition().stream == stream))
     }
 
     /// True if there is a subscription of this name.
@@ -227,8 +230,7 @@ impl Subscriptions {
     }
 
     async fn create_now(&self, new: NewSubscription) -> Result<Arc<Definition>> {
-        let _namespace = self.streams.namespace().lock().await;
-        let Some(stream) = self.streams.by_name(&new.stream_name) else {
+        let Some(stream) = self.streams.find(&new.stream_name).await? else {
             return Err(ServerError::new(Class::NonExistentStream, new.stream_name));
         };
         let offset = SpecialOffset::try_from(new.offset)
@@ -270,7 +272,14 @@ impl Subscriptions {
         let entry = Entry::new(definition);
         let definition = entry.definition();
         self.write().insert(definition.id.clone(), entry);
-        Ok(definition)
+        // Whoever deletes the stream from here on sees the subscription; see `Streams` about who was first.
+        if self.streams.confirm(&definition.stream_name, definition.stream).await? {
+            return Ok(definition);
+        }
+        self.meta.delete(&key, Expect::Any).await?;
+        self.write().remove(&definition.id);
+        self.release(definition.stream).await?;
+        Err(ServerError::new(Class::NonExistentStream, definition.stream_name.as_str()))
     }
 
     /// Deletes a subscription with its checkpoints, and the data of its stream if that was deleted before and
@@ -358,8 +367,7 @@ impl Subscriptions {
 
     /// Lets the data of an archived stream go if nothing reads it.
     async fn release(&self, stream: StreamId) -> Result<()> {
-        let _namespace = self.streams.namespace().lock().await;
-        if self.refers_to(stream) { Ok(()) } else { self.streams.drop_archived(stream).await }
+        if self.is_read(stream).await? { Ok(()) } else { self.streams.drop_archived(stream).await }
     }
 
     /// Attaches the consumer that `first` names; the rest of `requests` are its acknowledgements.

@@ -61,7 +61,8 @@ impl Stream {
             Stream::Describe { name } => {
                 let stream = node
                     .streams
-                    .by_name(&name)
+                    .find(&name)
+                    .await?
                     .ok_or_else(|| ServerError::new(Class::StreamNotFound, name))?;
                 Ok(table([(stream.name.clone(), stream.replication_factor)]))
             }

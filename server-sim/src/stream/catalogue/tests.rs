@@ -2,6 +2,9 @@ use super::*;
 use crate::store::disk::LocalDisk;
 use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use crate::store::{NewBatch, ReadLimits};
+use bytes::Bytes;
+use futures::FutureExt as _;
+use std::collections::HashSet;
 use std::path::Path;
 
 struct Fixture {
@@ -17,8 +20,11 @@ impl Fixture {
         Fixture { log: store.log(), meta: store.meta(), store }
     }
 
+    /// As a node that has the store for itself opens them.
     async fn streams(&self) -> Arc<Streams> {
-        Streams::open(self.log.clone(), self.meta.clone()).await.unwrap()
+        let streams = Streams::open(self.log.clone(), self.meta.clone()).await.unwrap();
+        streams.reclaim().await.unwrap();
+        streams
     }
 
     async fn append(&self, shard: ShardId) {
@@ -30,6 +36,10 @@ impl Fixture {
         let limits = ReadLimits { max_batches: 10, max_bytes: 1 << 20 };
         self.log.read(shard, FIRST_LSN, limits).await.unwrap().batches.len()
     }
+}
+
+fn unread(_: StreamId) -> BoxFuture<'static, Result<bool>> {
+    futures::future::ready(Ok(false)).boxed()
 }
 
 fn new(name: &str, shard_count: u32) -> NewStream {
@@ -115,11 +125,8 @@ async fn identities_are_never_used_again() {
                 assert!(id > 0 && i64::try_from(id).is_ok());
                 assert!(seen.insert(id), "{id} came twice");
             }
-            if round > 0 {
-                streams.delete(&stream, false).await.unwrap();
-            } else {
-                streams.delete(&stream, true).await.unwrap();
-            }
+            let is_read = move |_| futures::future::ready(Ok(round == 0)).boxed();
+            assert_eq!(streams.delete("s", true, is_read).await.unwrap(), stream.id);
         }
     }
     fixture.store.close().await;
@@ -140,7 +147,7 @@ async fn retired_identities_stay_retired_when_the_clock_steps_back() {
             assert!(ids.iter().all(|id| *id > highest), "{ids:?} after {highest}");
             highest = ids.into_iter().max().unwrap();
             // Nothing of it is left to learn from.
-            streams.delete(&stream, false).await.unwrap();
+            streams.delete("s", false, unread).await.unwrap();
         }
         fixture.store.close().await;
     }
