@@ -10,7 +10,8 @@ use std::time::Duration;
 pub(super) struct Collector {
     pub packets: Vec<Packet>,
     pub timers: Vec<(Duration, Timer<Identity>)>,
-    pub pings: u64,
+    /// Who was probed.
+    pub pinged: Option<Identity>,
     pub indirect: u64,
     /// Whom a probe has not reached.
     pub failed: Option<Identity>,
@@ -26,7 +27,7 @@ impl Runtime<Identity> for Collector {
             Notification::DataSent(header) => {
                 self.incarnation = self.incarnation.max(Some(header.src_incarnation));
                 match header.message {
-                    Message::Ping(_) => self.pings += 1,
+                    Message::Ping(_) => self.pinged = Some(header.dst.clone()),
                     Message::PingReq { .. } => self.indirect += 1,
                     _ => {}
                 }

@@ -101,6 +101,8 @@ pub(super) struct Descriptions {
     known: BTreeSet<Run>,
     of_runs: BTreeMap<Run, Description>,
     changed: bool,
+    /// Runs that said they go, since the last call that took them.
+    leaving: Vec<Run>,
 }
 
 impl Descriptions {
@@ -141,6 +143,9 @@ impl Descriptions {
             None => self.known.contains(&run) || self.of_runs.len() < self.known.len() + MAX_STRANGERS,
         };
         if news {
+            if description.left {
+                self.leaving.push(run);
+            }
             self.of_runs.insert(run, description);
             self.changed = true;
         }
@@ -150,6 +155,11 @@ impl Descriptions {
     /// Whether something changed since the last call.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
+    }
+
+    /// Runs that said they go since the last call.
+    pub fn take_leaving(&mut self) -> Vec<Run> {
+        std::mem::take(&mut self.leaving)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Description> {

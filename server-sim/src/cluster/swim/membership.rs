@@ -4,7 +4,7 @@ use super::collector::Collector;
 use super::description::{Description, DescriptionTooLong, Shared};
 use super::health::LocalHealth;
 use super::identity::{Identity, Place};
-use super::packet::{Refusal, inspect};
+use super::packet::{Refusal, accuse, inspect};
 use super::records::Records;
 use super::settings::{GossipSettings, REMEMBER_DOWN};
 use super::signal::{Event, Input, Output};
@@ -17,7 +17,6 @@ use rand_0_10::rngs::SmallRng;
 use rand_0_10::seq::IteratorRandom as _;
 use rand_0_10::{RngExt as _, SeedableRng as _};
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -140,6 +139,7 @@ impl Membership {
             Input::Generation(_) => {}
             Input::Leave => self.leave(now, &mut output),
         }
+        self.let_go(now, &mut output);
         self.follow(now, &mut output);
         output.members_changed |= self.descriptions.lock().take_changed();
         output
@@ -149,23 +149,30 @@ impl Membership {
     /// newest run, or the one that is alive.
     pub fn members(&self) -> Members {
         let descriptions = self.descriptions.lock();
-        let mut nodes: BTreeMap<NodeId, (&Row, Member)> = BTreeMap::new();
-        for row in self.table.rows().filter(|row| row.identity.id != self.identity.id) {
-            let rank = |row: &Row| (!row.is_down(), row.identity.age());
-            match nodes.entry(row.identity.id) {
-                Entry::Occupied(known) if rank(known.get().0) >= rank(row) => {}
-                Entry::Occupied(mut known) => {
-                    known.insert((row, row.member(&descriptions)));
-                }
-                Entry::Vacant(free) => {
-                    free.insert((row, row.member(&descriptions)));
-                }
+        let mut rows: BTreeMap<NodeId, &Row> = BTreeMap::new();
+        for row in self.table.rows() {
+            let best = rows.entry(row.identity.id).or_insert(row);
+            if row.rank() > best.rank() {
+                *best = row;
             }
         }
         let mut nodes: BTreeMap<NodeId, Member> =
-            nodes.into_iter().map(|(id, (_, member))| (id, member)).collect();
+            rows.into_iter().map(|(id, row)| (id, row.member(&descriptions))).collect();
         nodes.insert(self.identity.id, self.as_member());
         Members { me: self.identity.id, nodes: Arc::new(nodes) }
+    }
+
+    /// What it thinks of one node, as [`Membership::members`] has it.
+    pub fn state_of(&self, id: NodeId) -> Option<MemberState> {
+        if id == self.identity.id {
+            return Some(self.own_state());
+        }
+        let row = self.table.of_node(id).max_by_key(|row| row.rank())?;
+        Some(row.member_state(&self.descriptions.lock()))
+    }
+
+    fn own_state(&self) -> MemberState {
+        if self.left { MemberState::Left } else { MemberState::Alive }
     }
 
     fn as_member(&self) -> Member {
@@ -173,7 +180,7 @@ impl Membership {
             id: self.identity.id,
             generation: self.identity.generation,
             internal: self.identity.internal,
-            state: if self.left { MemberState::Left } else { MemberState::Alive },
+            state: self.own_state(),
             phase: self.me.phase,
             advertised: self.me.advertised.clone(),
             version: self.me.version.clone(),
@@ -215,22 +222,23 @@ impl Membership {
     fn packet(&mut self, bytes: &[u8], now: Instant, output: &mut Output) {
         self.stats.packets_received += 1;
         self.stats.bytes_received += bytes.len() as u64;
-        let seen = inspect(bytes, &self.identity, |place| self.table.get(place).is_some());
-        let seen = match seen {
+        let seen = match inspect(bytes, &self.identity, &self.table) {
             Ok(seen) if self.make_room(seen.strangers.len()) => seen,
             Ok(_) | Err(Refusal::Implausible) => return self.stats.refused += 1,
             Err(Refusal::Malformed) => return self.stats.malformed += 1,
             Err(Refusal::Misdirected) => return self.stats.misdirected += 1,
         };
+        self.stats.doubted_verdicts += seen.softened;
         let life = self.life;
         let mut run = Collector::default();
-        if self.foca.handle_data(bytes, &mut run).is_err() {
+        if self.foca.handle_data(&seen.packet, &mut run).is_err() {
             self.stats.malformed += 1;
         }
         self.settle(run, now, output);
+        self.accuse(&seen.from, now, output);
         if self.life != life {
-            // It said that this node is dead: it knows what else was missed.
-            output.push_pull.push(seen.from);
+            // It said that this node is dead: it knows what else was missed here.
+            output.push_pull.push(seen.from.peer());
         }
     }
 
@@ -258,17 +266,53 @@ impl Membership {
                 return;
             }
         }
+        if let Timer::ChangeSuspectToDown { member_id, incarnation, .. } = &timer
+            && !self.is_suspect(member_id, *incarnation)
+        {
+            // Foca would tell it that it is dead, although it has refuted.
+            return;
+        }
+        // A verdict is stretched by how this node was before, or every first failure would double its own.
+        let verdict = self.health;
         let mut run = Collector::default();
         let ends_probe = matches!(timer, Timer::ProbeRandomMember(_)) && self.probing;
         // What foca complains about here it has also put right: a probe that was not completed.
         let _ = self.foca.handle_timer(timer, &mut run);
         if ends_probe {
             self.judge_probe(run.failed.as_ref());
-            self.probing = run.pings > 0;
+            self.probing = run.pinged.is_some();
         } else {
-            self.probing |= run.pings > 0;
+            self.probing |= run.pinged.is_some();
         }
-        self.settle(run, now, output);
+        let pinged = run.pinged.clone();
+        self.settle_after(run, verdict, now, output);
+        if let Some(pinged) = pinged {
+            self.accuse(&pinged, now, output);
+        }
+    }
+
+    /// Whoever is probed or heard of while it is a suspect is told so: rumours have an end, and it could not refute one that
+    /// never came through to it.
+    /// Not more often than it can answer, or two nodes that are slow would bury each other in packets.
+    fn accuse(&mut self, node: &Identity, now: Instant, output: &mut Output) {
+        let pause = self.settings.roundtrip_timeout;
+        let Some(row) = self.table.row_of(node).filter(|row| row.state == State::Suspect) else { return };
+        if row.accused.is_some_and(|told| now.saturating_duration_since(told) < pause) {
+            return;
+        }
+        let suspect =
+            self.foca.iter_members().find(|member| member.id() == node && member.state() == State::Suspect);
+        if let Some(packet) = suspect.and_then(|suspect| accuse(&self.identity, self.incarnation, suspect)) {
+            row.accused = Some(now);
+            self.stats.packets_sent += 1;
+            self.stats.bytes_sent += packet.bytes.len() as u64;
+            output.packets.push(packet);
+        }
+    }
+
+    fn is_suspect(&self, identity: &Identity, incarnation: foca::Incarnation) -> bool {
+        let suspicion = foca::Member::new(identity.clone(), incarnation, State::Suspect);
+        self.foca.iter_members().any(|member| *member == suspicion)
     }
 
     /// A failed probe speaks against this node, too, unless others have found the same.
@@ -379,13 +423,33 @@ impl Membership {
         }
         let from = foca::Member::new(records.from, records.incarnation, State::Alive);
         let members = records.members.into_iter().filter(|member| !stale || member.state() != State::Down);
-        let updates: Vec<_> = [from].into_iter().chain(members).collect();
+        let mut updates: Vec<_> = [from].into_iter().chain(members).collect();
+        for member in &mut updates {
+            if self.table.is_surprised_by(member) {
+                self.stats.doubted_verdicts += 1;
+                *member = foca::Member::new(member.id().clone(), member.incarnation(), State::Suspect);
+            }
+        }
         let life = self.life;
         self.apply(updates.clone(), now, output);
         if self.life != life {
             // It came back in between, and forgot what it had just heard.
             self.apply(updates, now, output);
         }
+    }
+
+    /// Who said that it goes is gone, whatever else is heard of it.
+    fn let_go(&mut self, now: Instant, output: &mut Output) {
+        let leaving = self.descriptions.lock().take_leaving();
+        if leaving.is_empty() {
+            return;
+        }
+        let run = |identity: &Identity| (identity.id, identity.generation);
+        let left = self.foca.iter_members().filter(|member| leaving.contains(&run(member.id())));
+        let left =
+            left.map(|member| foca::Member::new(member.id().clone(), member.incarnation(), State::Down));
+        let left: Vec<_> = left.collect();
+        self.apply(left, now, output);
     }
 
     fn apply(&mut self, updates: Vec<foca::Member<Identity>>, now: Instant, output: &mut Output) {
@@ -412,14 +476,16 @@ impl Membership {
 
     /// Turns what foca wants into what the caller has to do.
     fn settle(&mut self, run: Collector, now: Instant, output: &mut Output) {
-        // A verdict is stretched by how this node was before it, or every first failure would double it.
-        let verdict = self.health;
+        self.settle_after(run, self.health, now, output);
+    }
+
+    fn settle_after(&mut self, run: Collector, verdict: LocalHealth, now: Instant, output: &mut Output) {
         if let Some(incarnation) = run.incarnation.filter(|incarnation| *incarnation > self.incarnation) {
             self.incarnation = incarnation;
             self.stats.own_refutations += 1;
             self.health.worse();
         }
-        self.stats.probes += run.pings;
+        self.stats.probes += u64::from(run.pinged.is_some());
         self.stats.indirect_probes += run.indirect;
         self.stats.packets_sent += run.packets.len() as u64;
         self.stats.bytes_sent += run.packets.iter().map(|packet| packet.bytes.len() as u64).sum::<u64>();

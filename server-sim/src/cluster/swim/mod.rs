@@ -20,6 +20,11 @@ mod stats;
 mod table;
 mod timer;
 
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod tests;
+
 pub use description::{Description, DescriptionTooLong, MAX_DESCRIPTION};
 pub use membership::{MAX_MEMBERS, MAX_PACKET, Membership};
 pub use records::MAX_RECORDS;

@@ -27,6 +27,8 @@ pub struct SwimStats {
     pub downs: u64,
     /// Of these, by mistake: the same run was back later.
     pub false_downs: u64,
+    /// Verdicts of others that came out of the blue and were taken as suspicions.
+    pub doubted_verdicts: u64,
     /// Times another node left.
     pub lefts: u64,
     /// Times this node was declared dead by mistake and came back.

@@ -4,10 +4,11 @@ use super::description::{Descriptions, Run};
 use super::identity::{Identity, Place};
 use super::signal::{Event, Peer};
 use super::stats::SwimStats;
-use crate::cluster::{Member, MemberState, Phase};
+use crate::cluster::{Member, MemberState, NodeId, Phase};
 use crate::listener::Advertised;
 use foca::State;
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 /// One run of another node.
@@ -20,6 +21,8 @@ pub(super) struct Row {
     /// Whether it is foca's opinion too. It is not after this node came back: what it thought of others while nobody heard
     /// it is worth nothing, yet until somebody says otherwise they are shown as dead.
     pub doubtful: bool,
+    /// When it was last told that it is a suspect.
+    pub accused: Option<Instant>,
 }
 
 impl Row {
@@ -39,20 +42,28 @@ impl Row {
         self.is_down() && descriptions.get(self.run()).is_some_and(|description| description.left)
     }
 
-    pub fn member(&self, descriptions: &Descriptions) -> Member {
-        let identity = &self.identity;
-        let description = descriptions.get(self.run());
-        let state = match self.state {
+    pub fn member_state(&self, descriptions: &Descriptions) -> MemberState {
+        match self.state {
             State::Alive => MemberState::Alive,
             State::Suspect => MemberState::Suspect,
             State::Down if self.has_left(descriptions) => MemberState::Left,
             State::Down => MemberState::Down,
-        };
+        }
+    }
+
+    /// Of several runs of a node that one counts which is there, then the latest.
+    pub fn rank(&self) -> (bool, (u64, u32)) {
+        (!self.is_down(), self.identity.age())
+    }
+
+    pub fn member(&self, descriptions: &Descriptions) -> Member {
+        let identity = &self.identity;
+        let description = descriptions.get(self.run());
         Member {
             id: identity.id,
             generation: identity.generation,
             internal: identity.internal,
-            state,
+            state: self.member_state(descriptions),
             phase: description.map_or(Phase::Starting, |description| description.phase),
             advertised: description.map_or_else(
                 || Advertised { main: identity.client(), extra: Vec::new() },
@@ -91,6 +102,17 @@ impl Table {
         self.rows.values()
     }
 
+    /// A row of this very identity, to be changed.
+    pub fn row_of(&mut self, identity: &Identity) -> Option<&mut Row> {
+        self.rows.get_mut(&identity.place()).filter(|row| row.identity == *identity)
+    }
+
+    /// The runs of one node, by their addresses.
+    pub fn of_node(&self, id: NodeId) -> impl Iterator<Item = &Row> {
+        let first = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        self.rows.range((id, first)..).take_while(move |((other, _), _)| *other == id).map(|(_, row)| row)
+    }
+
     pub fn remove(&mut self, place: &Place) -> Option<Row> {
         self.rows.remove(place)
     }
@@ -102,10 +124,20 @@ impl Table {
         down.into_iter().map(|row| row.identity.clone()).collect()
     }
 
+    /// Whether somebody is said to be dead who was no suspect so far.
+    ///
+    /// A suspicion is known everywhere long before the verdict. A verdict that comes out of the blue is one by somebody who
+    /// has missed the refutation, or was cut off: it counts as a suspicion, which can be refuted, or the mistake of one node
+    /// would become that of all.
+    pub fn is_surprised_by(&self, member: &foca::Member<Identity>) -> bool {
+        let unsuspected = |row: &Row| row.state == State::Alive && row.identity == *member.id();
+        member.state() == State::Down && self.get(&member.id().place()).is_some_and(unsuspected)
+    }
+
     /// Whether the node of a dead run is alive at another place.
     pub fn lives_elsewhere(&self, row: &Row, me: &Identity) -> bool {
         let id = row.identity.id;
-        id == me.id || self.rows().any(|other| other.identity.id == id && !other.is_down())
+        id == me.id || self.of_node(id).any(|other| !other.is_down())
     }
 
     /// Doubts all that are dead but those that said they go.
@@ -134,7 +166,8 @@ impl Table {
                 continue;
             }
             let Some(row) = self.rows.get_mut(&place) else {
-                let row = Row { identity: identity.clone(), state, since: now, doubtful: false };
+                let row =
+                    Row { identity: identity.clone(), state, since: now, doubtful: false, accused: None };
                 descriptions.expect(row.run());
                 if state != State::Down {
                     events.push(Event::Up(row.peer()));
@@ -154,6 +187,7 @@ impl Table {
             any = true;
             let before = std::mem::replace(&mut row.state, state);
             row.since = now;
+            row.accused = None;
             let same_run = row.identity.generation == identity.generation;
             if row.identity != *identity {
                 row.identity = identity.clone();

@@ -1,0 +1,8 @@
+//! Membership in virtual time.
+
+mod formulas;
+mod health;
+mod hostile;
+mod measure;
+mod returning;
+mod scenarios;
