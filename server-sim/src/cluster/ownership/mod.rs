@@ -13,21 +13,29 @@
 //! | `placement` | where something goes that nobody owns |
 //! | `decision` | what a node may do about a resource, without waiting or I/O |
 //! | `claim` | the right to serve one resource, and how it ends |
-//! | `owners` | look-ups and claims |
+//! | `owners` | look-ups, and what everything here shares |
+//! | `taking`, `following` | how a claim comes about; how it is lost to another node |
+//! | `spread` | giving things to other nodes, before a stop and when some join |
 //! | `table` | the owner records in memory, following the store |
 
 mod claim;
 mod decision;
+mod following;
 mod lease;
 mod owners;
 pub mod placement;
 mod record;
 mod resource;
 mod session;
+mod spread;
 mod table;
+mod taking;
 
 pub use claim::{Claim, ClaimError};
 pub use lease::{forget_leases, lease_holders};
-pub use owners::Ownership;
+pub use owners::{Keeper, Ownership};
 pub use resource::{Kind, Resource};
 pub use session::{BeginError, Session, SessionStart, Term};
+
+#[cfg(test)]
+mod tests;

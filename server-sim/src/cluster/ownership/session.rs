@@ -20,6 +20,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 const RENEWALS: u32 = 3;
 /// Pauses after a failure in the time of a lease.
 const RETRIES: u32 = 20;
+/// Writes of a lease without an answer that are remembered.
+const MAX_TRIED: usize = 1024;
 /// Deadline of a term that never ends.
 const NEVER: u64 = u64::MAX;
 
@@ -151,7 +153,7 @@ impl Session {
     /// [`BeginError::Running`] if another process, elsewhere, renews the lease of this number; what the store reports.
     pub async fn begin(start: SessionStart) -> Result<Session, BeginError> {
         check_free(&start).await?;
-        let (term, held) = take(&start, None).await?;
+        let (term, held) = take(&start).await?;
         let (sender, terms) = watch::channel(term);
         let (release, abandon) = (CancellationToken::new(), CancellationToken::new());
         let (node, patience) = (start.node, start.lease);
@@ -251,16 +253,7 @@ impl Keeper {
                 End::Lapsed => {
                     tracing::warn!(node = %self.start.node, "the lease ran out; nothing is served until there is a new one");
                 }
-                End::Replaced => {
-                    tracing::error!(
-                        node = %self.start.node,
-                        "another process runs as this node; this one serves nothing until that one has stopped"
-                    );
-                    tokio::select! {
-                        () = self.release.cancelled() => return,
-                        () = self.wait_for_other() => {}
-                    }
-                }
+                End::Replaced => {}
             }
             let release = self.release.clone();
             let next = tokio::select! {
@@ -351,44 +344,63 @@ impl Keeper {
         self.start.meta.put(&key(self.start.node), value, Expect::Version(version)).await
     }
 
+    /// Takes a new lease once no other process runs as this node.
     async fn next_term(&mut self, ended: u64) -> Term {
+        // Written under an outcome that is not known.
+        let mut tried = vec![ended];
+        let mut other: Option<(u64, Instant)> = None;
         loop {
-            match take(&self.start, Some(ended)).await {
-                Ok((term, held)) => {
+            match self.try_next(ended, &mut tried, &mut other).await {
+                Ok(Some((term, held))) => {
                     self.held = held;
                     return term;
                 }
+                Ok(None) => {}
                 Err(error) => tracing::debug!(node = %self.start.node, %error, "no new lease, trying again"),
             }
             tokio::time::sleep(self.start.lease / RETRIES).await;
         }
     }
 
-    /// Until the process that runs as this node has released its lease or let it run out.
-    async fn wait_for_other(&self) {
-        let mut last: Option<(Versioned, Instant)> = None;
-        loop {
-            let lease = match self.start.meta.get(&key(self.start.node)).await {
-                Ok(None) => return,
-                Ok(Some(found)) => {
-                    let record = LeaseRecord::decode(&found.value);
-                    if record.as_ref().is_some_and(|record| record.released) {
-                        return;
+    /// Takes a new lease; `None` while another process renews it, of which `other` keeps what was seen last.
+    async fn try_next(
+        &self,
+        ended: u64,
+        tried: &mut Vec<u64>,
+        other: &mut Option<(u64, Instant)>,
+    ) -> Result<Option<(Term, Held)>, StoreError> {
+        let found = self.start.meta.get(&key(self.start.node)).await?;
+        let before = found.as_ref().and_then(|found| LeaseRecord::decode(&found.value));
+        let foreign =
+            before.as_ref().filter(|record| !record.released && !tried.contains(&record.generation));
+        if let (Some(record), Some(found)) = (foreign, &found) {
+            match other {
+                Some((version, since)) if *version == found.version => {
+                    if since.elapsed() < wait_for(record.lease()) {
+                        return Ok(None);
                     }
-                    let lease = record.map_or(self.start.lease, |record| record.lease());
-                    match &last {
-                        Some((seen, at)) if seen.version == found.version => {
-                            if at.elapsed() >= wait_for(lease) {
-                                return;
-                            }
-                        }
-                        _ => last = Some((found, Instant::now())),
-                    }
-                    lease
                 }
-                Err(_) => self.start.lease,
-            };
-            tokio::time::sleep(lease / RENEWALS).await;
+                _ => {
+                    if other.is_none() {
+                        tracing::error!(
+                            node = %self.start.node,
+                            address = record.address,
+                            "another process runs as this node; this one serves nothing until that one has stopped"
+                        );
+                    }
+                    *other = Some((found.version, Instant::now()));
+                    return Ok(None);
+                }
+            }
+        }
+        let offer = offer(&self.start, Some(ended), before.as_ref());
+        if tried.len() < MAX_TRIED {
+            tried.push(offer.generation);
+        }
+        match put(&self.start, offer, found.as_ref()).await {
+            Ok(taken) => Ok(Some(taken)),
+            Err(StoreError::Conflict { .. }) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -431,30 +443,36 @@ enum Renewed {
     Replaced,
 }
 
-/// Writes a lease with a generation above all before; `ended` is the session of this process that is over.
-async fn take(start: &SessionStart, ended: Option<u64>) -> Result<(Term, Held), StoreError> {
-    let key = key(start.node);
+/// Takes the lease of a node that begins.
+async fn take(start: &SessionStart) -> Result<(Term, Held), StoreError> {
     loop {
-        let found = start.meta.get(&key).await?;
+        let found = start.meta.get(&key(start.node)).await?;
         let before = found.as_ref().and_then(|found| LeaseRecord::decode(&found.value));
-        let generation =
-            now_ms().max(before.as_ref().map_or(1, |before| before.generation.saturating_add(1)));
-        let over = match &before {
-            Some(before) if before.released || ended == Some(before.generation) => Some(before.generation),
-            _ => None,
-        };
-        let record = LeaseRecord::new(generation, start.address.clone(), start.lease, over);
-        let expect = found.map_or(Expect::Absent, |found| Expect::Version(found.version));
-        let sent = Instant::now();
-        match start.meta.put(&key, record.encode()?, expect).await {
-            Ok(version) => {
-                let term = Term::until(generation, start.lease, Some(sent + start.lease));
-                return Ok((term, Held { record, version: Some(version) }));
-            }
+        match put(start, offer(start, None, before.as_ref()), found.as_ref()).await {
             Err(StoreError::Conflict { .. }) => {}
-            Err(error) => return Err(error),
+            taken => return taken,
         }
     }
+}
+
+/// A lease with a generation above the one `before`. `ended` is a session of this process that is over.
+fn offer(start: &SessionStart, ended: Option<u64>, before: Option<&LeaseRecord>) -> LeaseRecord {
+    let generation = now_ms().max(before.map_or(1, |before| before.generation.saturating_add(1)));
+    let over = before.filter(|before| before.released || ended == Some(before.generation));
+    LeaseRecord::new(generation, start.address.clone(), start.lease, over.map(|before| before.generation))
+}
+
+/// Writes a lease in place of what was found.
+async fn put(
+    start: &SessionStart,
+    record: LeaseRecord,
+    found: Option<&Versioned>,
+) -> Result<(Term, Held), StoreError> {
+    let expect = found.map_or(Expect::Absent, |found| Expect::Version(found.version));
+    let sent = Instant::now();
+    let version = start.meta.put(&key(start.node), record.encode()?, expect).await?;
+    let term = Term::until(record.generation, start.lease, Some(sent + start.lease));
+    Ok((term, Held { record, version: Some(version) }))
 }
 
 /// Looks whether another process renews this node's lease. Only a courtesy towards it: a second process of the same

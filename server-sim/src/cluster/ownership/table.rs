@@ -2,6 +2,7 @@
 
 use super::record::OwnerRecord;
 use super::resource::{OWNERS, Resource};
+use crate::cluster::NodeId;
 use crate::store::{MetaStore, MetaWatch, Seen, StoreError};
 use std::collections::BTreeMap;
 
@@ -64,6 +65,20 @@ impl Table {
             }
         }
         !self.missed
+    }
+
+    /// What a node serves or is to serve.
+    pub(super) fn of(&self, node: NodeId) -> impl Iterator<Item = &Resource> {
+        self.records.iter().filter(move |(_, (record, _))| record.node == node).map(|(resource, _)| resource)
+    }
+
+    /// How much each node serves or is to serve.
+    pub(super) fn counts(&self) -> BTreeMap<NodeId, usize> {
+        let mut counts = BTreeMap::new();
+        for (record, _) in self.records.values() {
+            *counts.entry(record.node).or_default() += 1;
+        }
+        counts
     }
 
     pub(super) fn get(&self, resource: &Resource) -> Option<&(OwnerRecord, u64)> {
