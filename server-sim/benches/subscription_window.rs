@@ -6,6 +6,8 @@
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
 use hstream_server::api::subscription::{create, streaming_fetch};
+use hstream_server::cluster::NodeId;
+use hstream_server::cluster::ownership::{Ownership, Session};
 use hstream_server::store::disk::LocalDisk;
 use hstream_server::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use hstream_server::store::{NewBatch, ShardId};
@@ -32,14 +34,20 @@ struct Consumer {
     responses: Fetch,
 }
 
+/// Nobody else uses the store.
+fn alone() -> Arc<Ownership> {
+    Ownership::alone(Arc::new(Session::exclusive(NodeId(1))))
+}
+
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let disk = Arc::new(LocalDisk::open(folder.path()).expect("a store folder"));
     let store = EmbeddedStore::open(disk, EmbeddedOptions::default()).await.expect("a store");
     let streams = Streams::open(store.log(), store.meta()).await.expect("streams");
-    let subscriptions =
-        Subscriptions::open(store.log(), store.meta(), streams.clone()).await.expect("subscriptions");
+    let subscriptions = Subscriptions::open(store.log(), store.meta(), streams.clone(), alone())
+        .await
+        .expect("subscriptions");
     let server = Server { store, streams, subscriptions };
     println!("{:<58} {:>10} {:>16}", "outstanding records", "RSS, MiB", "bytes per record");
     one_record_per_batch(&server).await;

@@ -1,6 +1,8 @@
 //! Polled readers on a disk that loses power.
 
 use bytes::Bytes;
+use hstream_server::cluster::NodeId;
+use hstream_server::cluster::ownership::{Ownership, Session};
 use hstream_server::limits::Budget;
 use hstream_server::reader::{NewReader, PolledReaders};
 use hstream_server::store::disk::FaultDisk;
@@ -20,11 +22,16 @@ struct Stack {
     readers: PolledReaders,
 }
 
+/// Nobody else uses the store.
+fn alone() -> Arc<Ownership> {
+    Ownership::alone(Arc::new(Session::exclusive(NodeId(1))))
+}
+
 impl Stack {
     async fn open(disk: &FaultDisk) -> Stack {
         let store = EmbeddedStore::open(Arc::new(disk.clone()), EmbeddedOptions::default()).await.unwrap();
         let memory = Budget::new(16 << 20, Duration::from_secs(60));
-        let readers = PolledReaders::open(store.log(), store.meta(), memory).await.unwrap();
+        let readers = PolledReaders::open(store.log(), store.meta(), memory, alone()).await.unwrap();
         Stack { store, readers }
     }
 

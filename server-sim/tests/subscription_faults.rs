@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use futures::StreamExt as _;
 use hstream_server::api::subscription::{create, streaming_fetch};
+use hstream_server::cluster::NodeId;
+use hstream_server::cluster::ownership::{Ownership, Session};
 use hstream_server::store::disk::FaultDisk;
 use hstream_server::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use hstream_server::store::{Lsn, NewBatch, ShardId};
@@ -32,11 +34,17 @@ struct Consumer {
     responses: Fetch,
 }
 
+/// Nobody else uses the store.
+fn alone() -> Arc<Ownership> {
+    Ownership::alone(Arc::new(Session::exclusive(NodeId(1))))
+}
+
 impl Stack {
     async fn open(disk: &FaultDisk) -> Stack {
         let store = EmbeddedStore::open(Arc::new(disk.clone()), EmbeddedOptions::default()).await.unwrap();
         let streams = Streams::open(store.log(), store.meta()).await.unwrap();
-        let subscriptions = Subscriptions::open(store.log(), store.meta(), streams.clone()).await.unwrap();
+        let subscriptions =
+            Subscriptions::open(store.log(), store.meta(), streams.clone(), alone()).await.unwrap();
         Stack { store, streams, subscriptions }
     }
 

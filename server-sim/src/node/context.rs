@@ -29,7 +29,6 @@ pub struct NodeContext {
     /// Who is there, this node included.
     pub(crate) members: watch::Receiver<Members>,
     /// Who serves what.
-    #[expect(dead_code, reason = "for lookups")]
     pub(crate) ownership: Arc<Ownership>,
     pub(crate) log: Arc<dyn LogStore>,
     pub(crate) streams: Arc<Streams>,

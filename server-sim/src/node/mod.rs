@@ -150,9 +150,11 @@ impl Node {
         let stats = Stats::new(streams.clone());
         let log = CountedLog::over(stores.log.clone(), stats.clone());
         let subscriptions =
-            Subscriptions::open(log.clone(), stores.meta.clone(), streams.clone()).await.map_err(unusable)?;
+            Subscriptions::open(log.clone(), stores.meta.clone(), streams.clone(), ownership.clone());
+        let subscriptions = subscriptions.await.map_err(unusable)?;
         let responses = Budget::new(config.limits.response_memory, config.limits.stall);
-        let readers = PolledReaders::open(log.clone(), stores.meta.clone(), responses.clone());
+        let readers =
+            PolledReaders::open(log.clone(), stores.meta.clone(), responses.clone(), ownership.clone());
         let readers = readers.await.map_err(unusable)?;
 
         let bootstrap = membership.bootstrap(&config, &stores.meta).await?;
@@ -206,6 +208,8 @@ impl Node {
     pub async fn shutdown(mut self, timeout: Duration) {
         let deadline = Instant::now() + timeout;
         self.context.bootstrap.drain();
+        // While consumers are still there: each hears that its subscription moves once another node may serve it.
+        self.context.ownership.drain(timeout / 2).await;
         self.context.stop.cancel();
         if timeout_at(deadline, self.context.subscriptions.close()).await.is_err() {
             tracing::warn!("some consumers did not end in time");

@@ -4,14 +4,16 @@ use super::cursor::{Cursor, Step};
 use super::delivery::{MESSAGE_BYTES, received, received_bytes};
 use super::position::Position;
 use super::range::ShardRange;
+use crate::cluster::ownership::{Keeper, Kind, Ownership};
 use crate::error::{Class, Result, ServerError};
 use crate::limits::{Budget, Charge};
 use crate::store::{Expect, FIRST_LSN, LogStore, Lsn, MetaStore, ShardId, StoreError, StoredBatch};
+use async_trait::async_trait;
 use bytes::Bytes;
 use hstreamdb_proto::api::ReceivedRecord;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -57,6 +59,7 @@ pub struct PolledReaders {
 #[derive(Debug)]
 struct Saved {
     meta: Arc<dyn MetaStore>,
+    ownership: Arc<Ownership>,
     /// Readers polled since the start.
     open: Mutex<HashMap<String, Arc<Reader>>>,
     moved: Notify,
@@ -84,7 +87,12 @@ impl Saved {
     fn share(&self, id: &str, opened: Arc<Reader>) -> Arc<Reader> {
         let mut open = self.open();
         match open.get(id) {
-            Some(there) if there.position.reader() == opened.position.reader() => there.clone(),
+            Some(there)
+                if there.position.reader() == opened.position.reader()
+                    && there.position.claim().is_valid() =>
+            {
+                there.clone()
+            }
             _ => {
                 open.insert(id.to_owned(), opened.clone());
                 opened
@@ -103,7 +111,10 @@ impl Saved {
         let open: Vec<(String, Arc<Reader>)> =
             self.open().iter().map(|(id, reader)| (id.clone(), reader.clone())).collect();
         let positions = open.iter().map(|(id, reader)| (id.as_str(), &reader.position));
-        Position::save(&*self.meta, positions).await
+        let saved = Position::save(&*self.meta, &self.ownership, positions).await;
+        // What is polled elsewhere now is opened anew should it come back.
+        self.open().retain(|_, reader| reader.position.claim().is_valid());
+        saved
     }
 
     async fn save_in_background(self: Arc<Self>, stop: CancellationToken) {
@@ -124,18 +135,41 @@ impl Saved {
     }
 }
 
+#[async_trait]
+impl Keeper for Saved {
+    /// A reader that moves costs its client one look-up.
+    fn is_idle(&self, _: &str) -> bool {
+        true
+    }
+
+    async fn let_go(&self, id: &str) {
+        let Some(reader) = self.open().remove(id) else { return };
+        let position = std::iter::once((id, &reader.position));
+        if let Err(error) = Position::save(&*self.meta, &self.ownership, position).await {
+            tracing::warn!(reader = id, %error, "moves before its position was saved");
+        }
+    }
+}
+
 impl PolledReaders {
     /// Readers over the two stores, whose answers are charged to `memory`.
     ///
     /// # Errors
     /// What the store reports.
-    pub async fn open(log: Arc<dyn LogStore>, meta: Arc<dyn MetaStore>, memory: Arc<Budget>) -> Result<Self> {
+    pub async fn open(
+        log: Arc<dyn LogStore>,
+        meta: Arc<dyn MetaStore>,
+        memory: Arc<Budget>,
+        ownership: Arc<Ownership>,
+    ) -> Result<Self> {
         let entries = meta.list(PREFIX).await?.into_iter();
         let readers: HashMap<String, u64> = entries
             .filter_map(|(key, found)| Some((key.strip_prefix(PREFIX)?.to_owned(), found.version)))
             .collect();
-        Position::forget_gone(&*meta, &readers).await?;
-        let saved = Arc::new(Saved { meta, open: Mutex::default(), moved: Notify::new() });
+        Position::forget_gone(&*meta, &readers, key).await?;
+        let saved = Arc::new(Saved { meta, ownership, open: Mutex::default(), moved: Notify::new() });
+        let keeper: Weak<Saved> = Arc::downgrade(&saved);
+        saved.ownership.keep(Kind::ShardReader, keeper);
         let stop = CancellationToken::new();
         tokio::spawn(saved.clone().save_in_background(stop.clone()));
         Ok(PolledReaders { log, memory, saved, _saver: stop.drop_guard() })
@@ -187,23 +221,26 @@ impl PolledReaders {
     /// Removes a reader; durable on return.
     ///
     /// # Errors
-    /// [`Class::EmptyShardReader`] when there is none; what the store reports.
+    /// [`Class::EmptyShardReader`] when there is none; [`Class::WrongServer`]; what the store reports.
     pub async fn delete(&self, id: &str) -> Result<()> {
         let Some(found) = self.saved.meta.get(&key(id)).await? else { return Err(no_reader()) };
+        let claim = self.saved.ownership.claim(Kind::ShardReader, id).await?;
         match self.saved.meta.delete(&key(id), Expect::Version(found.version)).await {
             Ok(()) => {}
             Err(StoreError::Conflict { .. }) => return Err(no_reader()),
             Err(other) => return Err(other.into()),
         }
         self.saved.close(id, found.version);
-        Position::forget(&*self.saved.meta, id).await
+        Position::forget(&*self.saved.meta, id).await?;
+        Ok(self.saved.ownership.forget(&claim).await?)
     }
 
     /// Up to `max_batches` batches from where the previous poll ended; waits up to the reader's timeout when
     /// nothing is there, and answers with nothing after that. Polls of one reader are served one by one.
     ///
     /// # Errors
-    /// [`Class::EmptyShardReader`] when there is no such reader; what the store reports.
+    /// [`Class::EmptyShardReader`] when there is no such reader; [`Class::WrongServer`] if another node serves it; what
+    /// the store reports.
     pub async fn poll(&self, id: &str, max_batches: u32) -> Result<(Vec<ReceivedRecord>, Option<Charge>)> {
         let reader = self.reader(id).await?;
         let mut turn = reader.turn.lock().await;
@@ -211,22 +248,36 @@ impl PolledReaders {
         if reader.position.receive() {
             self.saved.moved.notify_one();
         }
-        let answer = turn.read(&*self.log, &self.memory, max_batches).await;
+        let claim = reader.position.claim();
+        let answer = tokio::select! {
+            answer = turn.read(&*self.log, &self.memory, max_batches) => answer,
+            // Waiting any longer keeps the client from the node that has it now.
+            () = claim.lost().cancelled() => Ok((Vec::new(), None)),
+        };
+        if !claim.is_valid() {
+            let text = format!("shard reader {id} moves to another node; look it up and ask there");
+            return Err(ServerError::new(Class::ServerNotAvailable, text));
+        }
         reader.position.answer(turn.cursor.next());
         answer
     }
 
     async fn reader(&self, id: &str) -> Result<Arc<Reader>> {
-        if let Some(reader) = self.saved.open().get(id) {
+        if let Some(reader) = self.saved.open().get(id).filter(|reader| reader.position.claim().is_valid()) {
             return Ok(reader.clone());
         }
+        if self.saved.meta.get(&key(id)).await?.is_none() {
+            return Err(no_reader());
+        }
+        let claim = self.saved.ownership.claim(Kind::ShardReader, id).await?;
+        // Only now: no earlier owner can move it any more.
         let Some(found) = self.saved.meta.get(&key(id)).await? else { return Err(no_reader()) };
         let spec: NewReader = serde_json::from_slice(&found.value).map_err(|error| unreadable(id, &error))?;
         let saved = Position::load(&*self.saved.meta, id, found.version).await?.unwrap_or(0);
         let start = spec.start.max(saved).max(FIRST_LSN);
         let cursor = Cursor::open(&*self.log, spec.shard, ShardRange { start, end: None })?;
         let opened = Arc::new(Reader {
-            position: Position::new(found.version, start),
+            position: Position::new(found.version, start, claim),
             turn: tokio::sync::Mutex::new(Turn { spec, cursor }),
         });
         let opened = self.saved.share(id, opened);

@@ -3,14 +3,18 @@
 //! An answer counts as received when the client polls again, or when the node stops in order: what an answer
 //! carried that may have been lost with the node is read again after a restart, never passed over.
 
+use crate::cluster::ownership::{Claim, Ownership};
 use crate::error::{Result, ServerError};
-use crate::store::{Expect, Lsn, MetaStore, Versioned};
+use crate::store::{Expect, Lsn, MetaStore, StoreError, Versioned};
 use bytes::Bytes;
+use futures::stream::{self, StreamExt as _};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tonic::Code;
 
 const PREFIX: &str = "reader-position/";
+/// Positions written at the same time, each under a guard of its own.
+const WRITTEN_AT_ONCE: usize = 64;
 
 /// Position of one reader; what it starts at while it has none is 0.
 #[derive(Debug)]
@@ -22,11 +26,17 @@ pub(super) struct Position {
     /// First LSN that no answer carried which is known to have been received.
     received: AtomicU64,
     saved: AtomicU64,
+    /// The right to poll it, which guards what is written.
+    claim: Claim,
+    /// Whether the last write took effect, or will yet, is not known.
+    in_doubt: AtomicBool,
 }
 
 impl Position {
-    pub(super) fn new(reader: u64, next: Lsn) -> Self {
+    pub(super) fn new(reader: u64, next: Lsn, claim: Claim) -> Self {
         Position {
+            claim,
+            in_doubt: AtomicBool::new(false),
             reader,
             answered: AtomicU64::new(next),
             received: AtomicU64::new(next),
@@ -37,6 +47,11 @@ impl Position {
     /// Version of the reader's entry.
     pub(super) fn reader(&self) -> u64 {
         self.reader
+    }
+
+    /// The right to poll it.
+    pub(super) fn claim(&self) -> &Claim {
+        &self.claim
     }
 
     /// The last answer arrived; true if that is news.
@@ -62,26 +77,61 @@ impl Position {
         Ok((its == reader).then_some(next))
     }
 
-    /// Writes the positions that moved, all with one sync.
+    /// Writes the positions that moved: all with one sync where nobody else can use the store, else each guarded by
+    /// its claim. One whose reader is polled elsewhere by now is left alone, and its claim ends.
     pub(super) async fn save<'a>(
         meta: &dyn MetaStore,
+        ownership: &Ownership,
         positions: impl Iterator<Item = (&'a str, &'a Position)>,
     ) -> Result<()> {
-        let moved: Vec<_> = positions
-            .filter_map(|(id, position)| position.unsaved().map(|next| (id, position, next)))
-            .collect();
-        if moved.is_empty() {
-            return Ok(());
+        let moved = positions.filter_map(|(id, position)| Some((id, position, position.unsaved()?)));
+        let (alone, shared): (Vec<_>, Vec<_>) =
+            moved.partition(|(_, position, _)| position.claim.guard().is_none());
+        if !alone.is_empty() {
+            let values = alone.iter().map(|(id, position, next)| position.entry(id, *next)).collect();
+            meta.put_many(values, None).await?;
+            for (_, position, next) in alone {
+                position.saved.store(next, Ordering::Relaxed);
+            }
         }
-        let values = moved
-            .iter()
-            .map(|(id, position, next)| (key(id), Bytes::from(format!("{} {next}", position.reader))))
+        let writes: Vec<_> = shared
+            .into_iter()
+            .map(|(id, position, next)| position.save_guarded(meta, ownership, id, next))
             .collect();
-        meta.put_many(values, None).await?;
-        for (_, position, next) in moved {
-            position.saved.store(next, Ordering::Relaxed);
+        let written: Vec<Result<()>> = stream::iter(writes).buffer_unordered(WRITTEN_AT_ONCE).collect().await;
+        written.into_iter().collect()
+    }
+
+    async fn save_guarded(
+        &self,
+        meta: &dyn MetaStore,
+        ownership: &Ownership,
+        id: &str,
+        next: Lsn,
+    ) -> Result<()> {
+        let written = async {
+            if self.in_doubt.load(Ordering::Relaxed) {
+                ownership.renew_guard(&self.claim).await?;
+                self.in_doubt.store(false, Ordering::Relaxed);
+            }
+            meta.put_many(vec![self.entry(id, next)], self.claim.guard()).await
+        };
+        match written.await {
+            Ok(()) => self.saved.store(next, Ordering::Relaxed),
+            Err(StoreError::Conflict { .. }) => {
+                ownership.fenced(&self.claim);
+                self.saved.store(next, Ordering::Relaxed);
+            }
+            Err(error) => {
+                self.in_doubt.store(true, Ordering::Relaxed);
+                return Err(error.into());
+            }
         }
         Ok(())
+    }
+
+    fn entry(&self, id: &str, next: Lsn) -> (String, Bytes) {
+        (key(id), Bytes::from(format!("{} {next}", self.reader)))
     }
 
     /// Removes what was saved for a reader.
@@ -89,12 +139,25 @@ impl Position {
         Ok(meta.delete(&key(id), Expect::Any).await?)
     }
 
-    /// Removes positions of readers that are gone; `readers` are the versions of those there are.
-    pub(super) async fn forget_gone(meta: &dyn MetaStore, readers: &HashMap<String, u64>) -> Result<()> {
+    /// Removes positions of readers that are gone; `readers` are the versions of those there are. What is missing there is
+    /// looked up again under `reader_key`: another node may have created it a moment ago.
+    pub(super) async fn forget_gone(
+        meta: &dyn MetaStore,
+        readers: &HashMap<String, u64>,
+        reader_key: fn(&str) -> String,
+    ) -> Result<()> {
         for (key, found) in meta.list(PREFIX).await? {
             let id = key.strip_prefix(PREFIX).unwrap_or_default();
-            if readers.get(id).copied() != Some(parse(id, &found)?.0) {
-                meta.delete(&key, Expect::Version(found.version)).await?;
+            let reader = parse(id, &found)?.0;
+            if readers.get(id).copied() == Some(reader) {
+                continue;
+            }
+            if meta.get(&reader_key(id)).await?.is_some_and(|found| found.version == reader) {
+                continue;
+            }
+            match meta.delete(&key, Expect::Version(found.version)).await {
+                Ok(()) | Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(())

@@ -91,6 +91,10 @@ impl Stream for Fetch {
         if self.over {
             return Poll::Ready(None);
         }
+        // As late as can be: another node may deliver from the next moment on.
+        if !self.live.owned() {
+            self.live.fenced();
+        }
         match self.outbox.poll(context) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok((message, wanted))) => {

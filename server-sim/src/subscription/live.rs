@@ -2,16 +2,20 @@
 //!
 //! One task delivers (`dispatch`), one writes checkpoints; both end with the subscription. After the last consumer
 //! left, everything stays as it is and the next consumer continues.
+//!
+//! All of it hangs on the claim: without a valid one nothing leaves, and no checkpoint is written that is not guarded by it.
 
 use super::ConsumerId;
 use super::definition::Definition;
 use super::delivery;
 use super::outbox::Outbox;
 use super::policy::Policy;
+use super::registry::Subscriptions;
 use super::state::{Introduction, Progress, Rules, Start, State};
+use crate::cluster::ownership::{Claim, Ownership};
 use crate::error::{Class, Result, ServerError};
 use crate::stats::SubscriptionStats;
-use crate::store::{Expect, LogStore, Lsn, MetaStore, ShardId};
+use crate::store::{Expect, LogStore, Lsn, MetaStore, ShardId, StoreError};
 use crate::stream::{StreamId, Streams};
 use bytes::Bytes;
 use hstreamdb_proto::api::{Consumer, RecordId, StreamingFetchResponse};
@@ -45,20 +49,33 @@ pub(super) struct Live {
     pub(super) dirty: Notify,
     pub(super) stop: CancellationToken,
     stats: Arc<SubscriptionStats>,
-    /// Held while checkpoints are written, so that they never go back; true once none may be written any more.
-    writing: tokio::sync::Mutex<bool>,
+    ownership: Arc<Ownership>,
+    claim: Claim,
+    /// Held while checkpoints are written, so that they never go back.
+    writing: tokio::sync::Mutex<Writing>,
+}
+
+/// How checkpoints can be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writing {
+    Freely,
+    /// Whether the last write took effect, or will yet, is not known: it needs to be fenced off before the next one.
+    InDoubt,
+    /// Never again.
+    Sealed,
 }
 
 impl Live {
-    /// Continues a subscription from its checkpoints.
+    /// Continues a subscription from its checkpoints, which are read after it was claimed: no earlier owner can move
+    /// them any more.
     pub(super) async fn start(
         definition: Arc<Definition>,
-        log: Arc<dyn LogStore>,
-        meta: Arc<dyn MetaStore>,
-        streams: Arc<Streams>,
+        subscriptions: &Subscriptions,
+        claim: Claim,
         stats: Arc<SubscriptionStats>,
     ) -> Result<Arc<Self>> {
-        let checkpoints = read_checkpoints(&definition, &*meta).await?;
+        let Subscriptions { log, meta, streams, ownership, .. } = subscriptions;
+        let checkpoints = read_checkpoints(&definition, &**meta).await?;
         let starts = definition.start.iter().map(|(&shard, &first)| {
             let checkpoint = checkpoints.get(&shard).copied();
             Start { shard, done: checkpoint.unwrap_or(0).max(first.saturating_sub(1)), checkpoint }
@@ -74,20 +91,32 @@ impl Live {
         let dead_letter = definition.policy.dead_letter.as_ref().map(|dead_letter| dead_letter.stream);
         let live = Arc::new(Live {
             definition,
-            log,
-            meta,
-            streams,
+            log: log.clone(),
+            meta: meta.clone(),
+            streams: streams.clone(),
+            ownership: ownership.clone(),
+            claim,
             state: Mutex::new(state),
             dead_letter: Mutex::new(dead_letter),
             wake: Notify::new(),
             dirty: Notify::new(),
             stop: CancellationToken::new(),
             stats,
-            writing: tokio::sync::Mutex::new(false),
+            writing: tokio::sync::Mutex::new(Writing::Freely),
         });
         tokio::spawn(live.clone().deliver());
         tokio::spawn(live.clone().write_checkpoints());
         Ok(live)
+    }
+
+    /// Whether this node may deliver this very moment.
+    pub(super) fn owned(&self) -> bool {
+        self.claim.is_valid()
+    }
+
+    /// Sends all consumers to the node that owns the subscription now.
+    pub(super) fn fenced(&self) {
+        self.end(moved(&self.definition.id));
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -199,7 +228,8 @@ impl Live {
     ///
     /// # Errors
     /// What the store reports, or UNAVAILABLE after [`FLUSH_TIMEOUT`]; the acknowledgements still count while
-    /// this process lives, and the write is tried again.
+    /// this process lives, and the write is tried again. UNAVAILABLE if the subscription moved to another node, and the
+    /// reason of its end if it ended before they were written: those acknowledgements are lost.
     pub(super) async fn flush(self: &Arc<Self>) -> Result<()> {
         // A task of its own: dropped half-way, the write could land after a later one.
         let written = tokio::spawn(self.clone().write_once());
@@ -219,24 +249,44 @@ impl Live {
 
     /// Waits for a checkpoint being written and lets none follow.
     pub(super) async fn seal(&self) {
-        *self.writing.lock().await = true;
+        *self.writing.lock().await = Writing::Sealed;
     }
 
     async fn write_once(self: Arc<Self>) -> Result<()> {
-        let sealed = self.writing.lock().await;
-        if *sealed {
-            return Ok(());
-        }
+        let mut writing = self.writing.lock().await;
         let unsaved = self.state().unsaved();
         if unsaved.is_empty() {
             return Ok(());
+        }
+        if *writing == Writing::Sealed {
+            let ended = self.state().ended().cloned();
+            return Err(ended.unwrap_or_else(|| moved(&self.definition.id)));
         }
         let prefix = self.definition.checkpoints();
         let values = unsaved
             .iter()
             .map(|(shard, lsn)| (format!("{prefix}{shard}"), Bytes::from(lsn.to_string())))
             .collect();
-        self.meta.put_many(values, None).await?;
+        let written = async {
+            if *writing == Writing::InDoubt {
+                self.ownership.renew_guard(&self.claim).await?;
+                *writing = Writing::Freely;
+            }
+            self.meta.put_many(values, self.claim.guard()).await
+        };
+        match written.await {
+            Ok(()) => {}
+            Err(StoreError::Conflict { .. }) => {
+                *writing = Writing::Sealed;
+                self.ownership.fenced(&self.claim);
+                self.fenced();
+                return Err(moved(&self.definition.id));
+            }
+            Err(error) => {
+                *writing = Writing::InDoubt;
+                return Err(error.into());
+            }
+        }
         let mut state = self.state();
         for (shard, lsn) in unsaved {
             state.saved(shard, lsn);
@@ -248,10 +298,12 @@ impl Live {
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
+                () = self.claim.lost().cancelled() => return self.lost().await,
                 () = self.dirty.notified() => {}
             }
             tokio::select! {
                 () = self.stop.cancelled() => return,
+                () = self.claim.lost().cancelled() => return self.lost().await,
                 () = tokio::time::sleep(CHECKPOINT_DELAY) => {}
             }
             if let Err(error) = self.flush().await {
@@ -261,6 +313,15 @@ impl Live {
                     () = tokio::time::sleep(CHECKPOINT_RETRY) => self.dirty.notify_one(),
                 }
             }
+        }
+    }
+
+    /// The claim has ended.
+    async fn lost(self: Arc<Self>) {
+        self.fenced();
+        // Nobody may have taken over yet; then what was acknowledged last is not delivered again.
+        if let Err(error) = self.flush().await {
+            tracing::debug!(subscription = self.definition.id, %error, "acknowledged last and not written");
         }
     }
 
@@ -281,6 +342,12 @@ impl Live {
             }
         }
     }
+}
+
+/// What consumers are told when the subscription is served by another node, or soon will be.
+fn moved(id: &str) -> ServerError {
+    let text = format!("subscription {id} moves to another node; look it up and attach again");
+    ServerError::new(Class::ServerNotAvailable, text)
 }
 
 /// The durable checkpoints of a subscription.

@@ -43,7 +43,7 @@ pub use definition::Definition;
 pub use fetch::{Caller, Fetch};
 pub use lag::ShardLag;
 pub use policy::{DeadLetter, Policy, PolicyChange};
-pub use registry::{NewSubscription, Subscriptions};
+pub use registry::{Claiming, NewSubscription, NotServed, Serving, Subscriptions};
 pub use seek::Position;
 
 /// One attachment of a consumer to a subscription; grows with arrival, never used again.

@@ -8,17 +8,20 @@ use super::fetch::{Caller, Fetch};
 use super::live::Live;
 use super::policy::{Policy, PolicyChange};
 use super::state::Introduction;
+use crate::cluster::NodeId;
+use crate::cluster::ownership::{Claim, ClaimError, Keeper, Kind, Ownership};
 use crate::error::{Class, Result, ServerError};
 use crate::stats::SubscriptionStats;
 use crate::store::{Expect, LogStore, Lsn, MetaStore, ShardId, StoreError};
 use crate::stream::{StreamId, Streams};
+use async_trait::async_trait;
 use futures::Stream;
 use hstreamdb_proto::api::{Consumer, SpecialOffset, StreamingFetchRequest};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tonic::{Code, Status};
 
@@ -27,7 +30,8 @@ use tonic::{Code, Status};
 pub struct Subscriptions {
     pub(super) log: Arc<dyn LogStore>,
     pub(super) meta: Arc<dyn MetaStore>,
-    streams: Arc<Streams>,
+    pub(super) streams: Arc<Streams>,
+    pub(super) ownership: Arc<Ownership>,
     entries: RwLock<BTreeMap<String, Arc<Entry>>>,
     closed: AtomicBool,
 }
@@ -49,6 +53,75 @@ pub(super) enum Phase {
     Idle,
     Running(Arc<Live>),
     Deleting,
+}
+
+/// Whether a subscription that nobody has is taken although it would be placed on another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claiming {
+    /// No: for calls of clients.
+    IfPlacedHere,
+    /// Yes: for calls that another node passed on.
+    Anyhow,
+}
+
+/// Why a subscription cannot be fetched from here.
+#[derive(Debug, Clone, PartialEq)]
+pub enum NotServed {
+    /// Another node serves it, or is to.
+    Elsewhere(NodeId),
+    /// It cannot be.
+    Refused(ServerError),
+}
+
+impl From<ClaimError> for NotServed {
+    fn from(error: ClaimError) -> Self {
+        match error {
+            ClaimError::Elsewhere(node) => NotServed::Elsewhere(node),
+            error => NotServed::Refused(error.into()),
+        }
+    }
+}
+
+impl From<ServerError> for NotServed {
+    fn from(error: ServerError) -> Self {
+        NotServed::Refused(error)
+    }
+}
+
+impl From<NotServed> for ServerError {
+    fn from(not_served: NotServed) -> Self {
+        match not_served {
+            NotServed::Elsewhere(node) => ClaimError::Elsewhere(node).into(),
+            NotServed::Refused(error) => error,
+        }
+    }
+}
+
+/// A subscription that this node serves.
+#[derive(Debug)]
+pub struct Serving(Arc<Live>);
+
+impl Serving {
+    /// Attaches the consumer that `first` names; the rest of `requests` are its acknowledgements.
+    ///
+    /// # Errors
+    /// [`Class::SubscriptionInvalidError`], [`Class::ConsumerExists`].
+    pub fn attach<S>(self, first: &StreamingFetchRequest, requests: S, caller: Caller) -> Result<Fetch>
+    where
+        S: Stream<Item = Result<StreamingFetchRequest, Status>> + Send + Unpin + 'static,
+    {
+        let live = self.0;
+        let Caller { uri, user_agent, confirm, incarnation, memory } = caller;
+        if incarnation.is_some_and(|known| known != live.incarnation()) {
+            // It comes back once it has learned the new one.
+            let text = format!("subscription {} was moved or created again", first.subscription_id);
+            return Err(ServerError::new(Class::SubscriptionInvalidError, text));
+        }
+        let name = first.consumer_name.clone();
+        let (consumer, outbox) = live.attach(Introduction { name, uri, user_agent, confirm, memory })?;
+        let fetch = Fetch::new(live, consumer, outbox, incarnation.is_some());
+        Ok(fetch.read(first, requests))
+    }
 }
 
 /// What a creator asks for; names and offset already validated.
@@ -79,13 +152,23 @@ impl Entry {
         self.definition.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Replaces the definition once it is durable; the caller holds the entry's turn.
+    /// Replaces the definition once it is durable; the caller holds the entry's turn and the claim.
     pub(super) async fn redefine(
         &self,
         definition: Definition,
         meta: &dyn MetaStore,
+        claim: &Claim,
     ) -> Result<Arc<Definition>> {
-        meta.put(&Definition::key(&definition.id), definition.encode()?, Expect::Any).await?;
+        let value = (Definition::key(&definition.id), definition.encode()?);
+        match meta.put_many(vec![value], claim.guard()).await {
+            Ok(()) => {}
+            Err(StoreError::Conflict { .. }) => {
+                let text =
+                    format!("subscription {} has just moved to another node; try again", definition.id);
+                return Err(ServerError::new(Class::ServerNotAvailable, text));
+            }
+            Err(error) => return Err(error.into()),
+        }
         let definition = Arc::new(definition);
         *self.definition.write().unwrap_or_else(PoisonError::into_inner) = definition.clone();
         Ok(definition)
@@ -112,6 +195,7 @@ impl Subscriptions {
         log: Arc<dyn LogStore>,
         meta: Arc<dyn MetaStore>,
         streams: Arc<Streams>,
+        ownership: Arc<Ownership>,
     ) -> Result<Arc<Self>> {
         let mut entries = BTreeMap::new();
         let mut incarnations = HashSet::new();
@@ -131,13 +215,25 @@ impl Subscriptions {
             log,
             meta,
             streams,
+            ownership,
             entries: RwLock::new(entries),
             closed: AtomicBool::new(false),
         };
         for stream in subscriptions.streams.archived() {
             subscriptions.release(stream.id).await?;
         }
-        Ok(Arc::new(subscriptions))
+        let subscriptions = Arc::new(subscriptions);
+        let keeper: Weak<Subscriptions> = Arc::downgrade(&subscriptions);
+        subscriptions.ownership.keep(Kind::Subscription, keeper);
+        Ok(subscriptions)
+    }
+
+    /// The right to serve a subscription, if this node is to have it.
+    pub(super) async fn claim(&self, id: &str, how: Claiming) -> Result<Claim, ClaimError> {
+        match how {
+            Claiming::IfPlacedHere => self.ownership.claim(Kind::Subscription, id).await,
+            Claiming::Anyhow => self.ownership.claim_here(Kind::Subscription, id).await,
+        }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<String, Arc<Entry>>> {
@@ -287,12 +383,21 @@ impl Subscriptions {
     /// to refuse.
     ///
     /// # Errors
-    /// [`Class::SubscriptionNotFound`], [`Class::FoundActiveConsumers`], [`Class::SubscriptionIsDeleting`], what
-    /// the stores report; in the last case the subscription may be gone after a restart.
+    /// [`Class::SubscriptionNotFound`], [`Class::FoundActiveConsumers`], [`Class::SubscriptionIsDeleting`],
+    /// [`Class::WrongServer`], what the stores report; in the last case the subscription may be gone after a restart.
     pub async fn delete(self: &Arc<Self>, id: &str, force: bool) -> Result<()> {
         let entry = self.entry(id)?;
+        let claim = self.claim(id, Claiming::IfPlacedHere).await?;
         let this = self.clone();
-        in_task(async move { this.delete_now(&entry, force).await }).await
+        in_task(async move {
+            this.delete_now(&entry, force).await?;
+            if let Err(error) = this.ownership.forget(&claim).await {
+                let subscription = &entry.definition().id;
+                tracing::warn!(subscription, %error, "who owned a deleted subscription is still written");
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn delete_now(&self, entry: &Entry, force: bool) -> Result<()> {
@@ -342,10 +447,11 @@ impl Subscriptions {
     /// Changes what a subscription asks for beyond the published protocol; durable on return, and followed at once.
     ///
     /// # Errors
-    /// [`Class::SubscriptionNotFound`], [`Class::SubscriptionIsDeleting`], those of a [`PolicyChange`], what the
-    /// stores report.
+    /// [`Class::SubscriptionNotFound`], [`Class::SubscriptionIsDeleting`], [`Class::WrongServer`], those of a
+    /// [`PolicyChange`], what the stores report.
     pub async fn set_policy(self: &Arc<Self>, id: &str, change: PolicyChange) -> Result<Policy> {
         let entry = self.entry(id)?;
+        let claim = self.claim(id, Claiming::IfPlacedHere).await?;
         let this = self.clone();
         in_task(async move {
             let _turn = entry.turn.lock().await;
@@ -355,7 +461,7 @@ impl Subscriptions {
             }
             let policy = definition.policy.changed(change, definition.stream, &this.streams)?;
             entry
-                .redefine(Definition { policy: policy.clone(), ..(*definition).clone() }, &*this.meta)
+                .redefine(Definition { policy: policy.clone(), ..(*definition).clone() }, &*this.meta, &claim)
                 .await?;
             if let Some(live) = entry.live() {
                 live.set_policy(&policy);
@@ -370,11 +476,23 @@ impl Subscriptions {
         if self.is_read(stream).await? { Ok(()) } else { self.streams.drop_archived(stream).await }
     }
 
+    /// The subscription, served from here.
+    ///
+    /// # Errors
+    /// [`NotServed::Elsewhere`] if another node serves it; [`Class::SubscriptionNotFound`],
+    /// [`Class::SubscriptionInvalidError`], [`Class::ServerNotAvailable`], what the stores report.
+    pub async fn serve(self: &Arc<Self>, id: &str, how: Claiming) -> Result<Serving, NotServed> {
+        let entry = self.entry(id)?;
+        let claim = self.claim(id, how).await?;
+        let this = self.clone();
+        Ok(Serving(in_task(async move { this.start(&entry, claim).await }).await?))
+    }
+
     /// Attaches the consumer that `first` names; the rest of `requests` are its acknowledgements.
     ///
     /// # Errors
-    /// [`Class::SubscriptionNotFound`], [`Class::SubscriptionInvalidError`], [`Class::ConsumerExists`],
-    /// [`Class::ServerNotAvailable`], what the stores report.
+    /// Those of [`Subscriptions::serve`], with [`Class::WrongServer`] if another node serves it, and those of
+    /// [`Serving::attach`].
     pub async fn fetch<S>(
         self: &Arc<Self>,
         first: StreamingFetchRequest,
@@ -384,23 +502,11 @@ impl Subscriptions {
     where
         S: Stream<Item = Result<StreamingFetchRequest, Status>> + Send + Unpin + 'static,
     {
-        let entry = self.entry(&first.subscription_id)?;
-        let this = self.clone();
-        let live = in_task(async move { this.start(&entry).await }).await?;
-        let Caller { uri, user_agent, confirm, incarnation, memory } = caller;
-        if incarnation.is_some_and(|known| known != live.incarnation()) {
-            // It comes back once it has learned the new one.
-            let text = format!("subscription {} was moved or created again", first.subscription_id);
-            return Err(ServerError::new(Class::SubscriptionInvalidError, text));
-        }
-        let name = first.consumer_name.clone();
-        let (consumer, outbox) = live.attach(Introduction { name, uri, user_agent, confirm, memory })?;
-        let fetch = Fetch::new(live, consumer, outbox, incarnation.is_some());
-        Ok(fetch.read(&first, requests))
+        self.serve(&first.subscription_id, Claiming::IfPlacedHere).await?.attach(&first, requests, caller)
     }
 
     /// The running subscription, started if need be.
-    async fn start(&self, entry: &Entry) -> Result<Arc<Live>> {
+    async fn start(&self, entry: &Entry, claim: Claim) -> Result<Arc<Live>> {
         let _turn = entry.turn.lock().await;
         if self.closed.load(Ordering::SeqCst) {
             return Err(stopping());
@@ -410,16 +516,20 @@ impl Subscriptions {
             Phase::Deleting => {
                 return Err(ServerError::new(Class::SubscriptionInvalidError, entry.definition().id.clone()));
             }
-            Phase::Running(live) if !live.ended() => return Ok(live),
-            Phase::Running(live) => {
+            Phase::Running(live) if !live.ended() && live.owned() => return Ok(live),
+            Phase::Running(live) if live.owned() => {
                 // Delivery failed: begin again from what was acknowledged.
                 live.flush().await?;
                 live.seal().await;
             }
+            Phase::Running(live) => {
+                // It was another node's meanwhile, or may have been.
+                live.fenced();
+                live.seal().await;
+            }
             Phase::Idle => {}
         }
-        let (log, meta, streams) = (self.log.clone(), self.meta.clone(), self.streams.clone());
-        let live = Live::start(entry.definition(), log, meta, streams, entry.stats.clone()).await?;
+        let live = Live::start(entry.definition(), self, claim, entry.stats.clone()).await?;
         *entry.phase() = Phase::Running(live.clone());
         Ok(live)
     }
@@ -443,6 +553,26 @@ impl Subscriptions {
             }
             live.seal().await;
         }
+    }
+}
+
+#[async_trait]
+impl Keeper for Subscriptions {
+    fn is_idle(&self, id: &str) -> bool {
+        let live = self.entry(id).ok().and_then(|entry| entry.live());
+        live.is_none_or(|live| live.consumers().is_empty())
+    }
+
+    async fn let_go(&self, id: &str) {
+        let Ok(entry) = self.entry(id) else { return };
+        let _turn = entry.turn.lock().await;
+        let Some(live) = entry.live().filter(|live| !live.owned()) else { return };
+        live.fenced();
+        if let Err(error) = live.flush().await {
+            tracing::warn!(subscription = id, %error, "acknowledged last before it moves and not written");
+        }
+        live.seal().await;
+        *entry.phase() = Phase::Idle;
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::definition::Definition;
 use super::live::{Live, read_checkpoints};
-use super::registry::{Entry, Phase, Subscriptions, in_task};
+use super::registry::{Claiming, Entry, Phase, Subscriptions, in_task};
+use crate::cluster::ownership::Claim;
 use crate::error::{Class, Result, ServerError};
 use crate::store::{Lsn, ShardId, StoreError};
 use hstreamdb_proto::api::RecordId;
@@ -29,7 +30,8 @@ impl Subscriptions {
     ///
     /// # Errors
     /// [`Class::SubscriptionNotFound`], [`Class::SubscriptionIsDeleting`], [`Class::FoundActiveConsumers`],
-    /// [`Class::ShardNotExists`] for a record of another stream, what the stores report; nothing has moved then.
+    /// [`Class::ShardNotExists`] for a record of another stream, [`Class::WrongServer`], what the stores report; nothing
+    /// has moved then.
     pub async fn seek(
         self: &Arc<Self>,
         id: &str,
@@ -37,13 +39,15 @@ impl Subscriptions {
         force: bool,
     ) -> Result<BTreeMap<ShardId, Lsn>> {
         let entry = self.entry(id)?;
+        let claim = self.claim(id, Claiming::IfPlacedHere).await?;
         let this = self.clone();
-        in_task(async move { this.seek_now(&entry, position, force).await }).await
+        in_task(async move { this.seek_now(&entry, &claim, position, force).await }).await
     }
 
     async fn seek_now(
         &self,
         entry: &Entry,
+        claim: &Claim,
         position: Position,
         force: bool,
     ) -> Result<BTreeMap<ShardId, Lsn>> {
@@ -55,6 +59,12 @@ impl Subscriptions {
             Phase::Running(live) => Some(live.clone()),
             Phase::Idle => None,
         };
+        if let Some(live) = live.as_ref().filter(|live| !live.owned()) {
+            // From before it was another node's.
+            live.fenced();
+            live.seal().await;
+        }
+        let live = live.filter(|live| live.owned());
         // Before anybody is sent away, see that the position makes sense.
         self.starts(&definition, position).await?;
         if let Some(live) = &live {
@@ -75,7 +85,7 @@ impl Subscriptions {
         let moved = Definition { incarnation: rand::random(), start: start.clone(), ..(*definition).clone() };
         // One value changes, so a stop finds the subscription moved or not at all. The old checkpoints belong to
         // the old incarnation.
-        let outcome = entry.redefine(moved, &*self.meta).await;
+        let outcome = entry.redefine(moved, &*self.meta, claim).await;
         *entry.phase() = Phase::Idle;
         outcome?;
         Live::forget_checkpoints(&definition, &*self.meta).await;
