@@ -61,6 +61,11 @@ pub fn run() {
     let task = std::env::var("TASK").unwrap();
     let (id, nodes) = task.split_once(' ').unwrap();
     let (id, nodes): (u32, u32) = (id.parse().unwrap(), nodes.parse().unwrap());
+    // A test that was killed must not leave anything behind.
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        std::process::exit(1);
+    });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(gossip(id, nodes));
 }

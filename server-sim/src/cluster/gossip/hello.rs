@@ -120,7 +120,7 @@ impl Myself {
     }
 
     fn prove(&self, statement: &[u8]) -> Bytes {
-        self.circle.prove(&[statement]).map(|proof| Bytes::copy_from_slice(&proof)).unwrap_or_default()
+        self.circle.prove(statement).map(|proof| Bytes::copy_from_slice(&proof)).unwrap_or_default()
     }
 
     fn recognize(
@@ -158,7 +158,7 @@ impl Myself {
         let key = match (from.keyed, self.circle.has_key()) {
             (false, true) => Some((Refusal::NoKey, "has no gossip key and this node has one")),
             (true, false) => Some((Refusal::UnexpectedKey, "has a gossip key and this node has none")),
-            _ if !self.circle.is_proven(&[&statement(from)], proof) => {
+            _ if !self.circle.is_proven(&statement(from), proof) => {
                 Some((Refusal::WrongKey, "has another gossip key than this node"))
             }
             _ => None,

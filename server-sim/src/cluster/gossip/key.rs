@@ -21,10 +21,15 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// Keys at a time: an old one, a new one, and room for a mistake.
+const MOST_KEYS: usize = 4;
+
 /// What authenticates gossip: 16 to 1,024 bytes that all nodes of a cluster share. It never shows in logs.
+///
+/// While it is being changed there may be several: all of them are believed, and the first is the one to prove with.
 #[derive(Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
-pub struct GossipKey(Arc<[u8]>);
+pub struct GossipKey(Arc<[Box<[u8]>]>);
 
 /// Why something is no key. It never shows what was read.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +43,9 @@ pub enum KeyError {
         "the gossip key has {0} bytes; it needs {LEAST_BYTES} to {MOST_BYTES}, make one with `openssl rand -hex 32`"
     )]
     Length(usize),
+    /// There are too many keys.
+    #[error("there are {0} gossip keys; an old and a new one are enough, {MOST_KEYS} are the most")]
+    Many(usize),
     /// The file cannot be read.
     #[error("cannot read the gossip key from {}: {source}", path.display())]
     File {
@@ -57,18 +65,15 @@ pub enum KeyError {
 }
 
 impl GossipKey {
-    /// A key of these bytes.
+    /// One key of these bytes.
     ///
     /// # Errors
     /// [`KeyError::Length`].
     pub fn new(bytes: &[u8]) -> Result<Self, KeyError> {
-        if !(LEAST_BYTES..=MOST_BYTES).contains(&bytes.len()) {
-            return Err(KeyError::Length(bytes.len()));
-        }
-        Ok(GossipKey(bytes.into()))
+        Ok(GossipKey([checked(bytes.to_vec())?].into()))
     }
 
-    /// Reads a file with a key in hexadecimal or base64; white space around it does not count.
+    /// Reads a file with a key in hexadecimal or base64, or with several on a line each.
     ///
     /// # Errors
     /// [`KeyError`], with the path.
@@ -81,23 +86,36 @@ impl GossipKey {
         text.parse().map_err(|reason| KeyError::Content { path: path.to_owned(), reason: Box::new(reason) })
     }
 
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.0
+    /// The one to prove with, then the others.
+    pub(crate) fn each(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(|key| &**key)
     }
 }
 
-/// Reads hexadecimal, or else base64; white space around it does not count.
+/// Reads hexadecimal, or else base64; several keys stand with commas or white space between them.
 impl FromStr for GossipKey {
     type Err = KeyError;
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        let text = text.trim();
-        let bytes = match from_hex(text) {
-            Some(bytes) => bytes,
-            None => BASE64.decode(text).map_err(|_| KeyError::Notation)?,
-        };
-        GossipKey::new(&bytes)
+        let texts = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|text| !text.is_empty());
+        let keys = texts.map(|text| match from_hex(text) {
+            Some(bytes) => checked(bytes),
+            None => checked(BASE64.decode(text).map_err(|_| KeyError::Notation)?),
+        });
+        let keys = keys.collect::<Result<Arc<[_]>, _>>()?;
+        match keys.len() {
+            0 => Err(KeyError::Length(0)),
+            1..=MOST_KEYS => Ok(GossipKey(keys)),
+            many => Err(KeyError::Many(many)),
+        }
     }
+}
+
+fn checked(bytes: Vec<u8>) -> Result<Box<[u8]>, KeyError> {
+    if !(LEAST_BYTES..=MOST_BYTES).contains(&bytes.len()) {
+        return Err(KeyError::Length(bytes.len()));
+    }
+    Ok(bytes.into())
 }
 
 impl TryFrom<String> for GossipKey {
@@ -128,15 +146,30 @@ mod tests {
     const HEX: &str = "000102030405060708090a0B0C0D0E0Ff0";
     const BYTES: [u8; 17] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0xf0];
 
+    fn read(text: &str) -> Vec<Vec<u8>> {
+        text.parse::<GossipKey>().unwrap().each().map(<[u8]>::to_vec).collect()
+    }
+
+    #[test]
+    fn several_keys_are_read_in_their_order() {
+        let other = "ff".repeat(16);
+        for between in [",", "\n", " , \n"] {
+            assert_eq!(read(&format!("{HEX}{between}{other}\n")), [BYTES.to_vec(), vec![0xff; 16]]);
+        }
+        let error = [HEX; 5].join(",").parse::<GossipKey>().unwrap_err().to_string();
+        assert!(error.contains("5 gossip keys"), "{error}");
+        assert!(format!("{HEX},short").parse::<GossipKey>().is_err());
+    }
+
     #[test]
     fn a_key_is_read_in_both_notations_and_from_a_file() {
         for text in [HEX, "AAECAwQFBgcICQoLDA0OD/A=", "AAECAwQFBgcICQoLDA0OD/A", &format!(" {HEX}\n")] {
-            assert_eq!(text.parse::<GossipKey>().unwrap().bytes(), BYTES, "{text}");
+            assert_eq!(read(text), [BYTES], "{text}");
         }
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         std::fs::write(&path, format!("{HEX}\n")).unwrap();
-        assert_eq!(GossipKey::from_file(&path).unwrap().bytes(), BYTES);
+        assert_eq!(GossipKey::from_file(&path).unwrap().each().collect::<Vec<_>>(), [BYTES]);
     }
 
     #[test]
@@ -145,7 +178,7 @@ mod tests {
         for (text, reason) in [
             ("", "has 0 bytes"),
             ("c0ffee", "has 3 bytes"),
-            ("not a key!", "neither hexadecimal nor base64"),
+            ("not-a-key!", "neither hexadecimal nor base64"),
             (long.as_str(), "has 1025 bytes"),
         ] {
             let error = text.parse::<GossipKey>().unwrap_err().to_string();

@@ -74,7 +74,8 @@ pub struct Refused {
 pub struct Circle {
     cluster: u64,
     store: u128,
-    key: Option<Hmac<Sha256>>,
+    /// The first is the one to prove with.
+    keys: Vec<Hmac<Sha256>>,
 }
 
 impl Circle {
@@ -82,33 +83,29 @@ impl Circle {
     pub fn new(cluster_name: &str, store_id: u128, key: Option<&GossipKey>) -> Self {
         let cluster = xxhash_rust::xxh3::xxh3_64(cluster_name.as_bytes());
         // HMAC takes keys of any length.
-        let key = key.and_then(|key| Hmac::new_from_slice(key.bytes()).ok());
-        Circle { cluster, store: store_id, key }
+        let keys = key.into_iter().flat_map(GossipKey::each);
+        let keys = keys.filter_map(|key| Hmac::new_from_slice(key).ok()).collect();
+        Circle { cluster, store: store_id, keys }
     }
 
     /// Whether its members authenticate what they say.
     pub fn has_key(&self) -> bool {
-        self.key.is_some()
+        !self.keys.is_empty()
     }
 
-    /// Authenticates these parts, or nothing without a key. Only the last part may vary in length.
-    pub fn prove(&self, parts: &[&[u8]]) -> Option<[u8; TAG]> {
-        let mac = self.mac(parts)?.finalize().into_bytes();
+    /// Authenticates this, or nothing without a key.
+    pub fn prove(&self, what: &[u8]) -> Option<[u8; TAG]> {
+        let mac = self.keys.first()?.clone().chain_update(what).finalize().into_bytes();
         mac.first_chunk().copied()
     }
 
-    /// Whether `proof` was made from these parts with our key; compares in constant time.
-    pub fn is_proven(&self, parts: &[&[u8]], proof: &[u8]) -> bool {
-        match self.mac(parts) {
-            None => proof.is_empty(),
-            Some(mac) => proof.len() == TAG && mac.verify_truncated_left(proof).is_ok(),
+    /// Whether `proof` was made from this with one of our keys; compares in constant time.
+    pub fn is_proven(&self, what: &[u8], proof: &[u8]) -> bool {
+        if self.keys.is_empty() {
+            return proof.is_empty();
         }
-    }
-
-    fn mac(&self, parts: &[&[u8]]) -> Option<Hmac<Sha256>> {
-        let mut mac = self.key.clone()?;
-        parts.iter().for_each(|part| mac.update(part));
-        Some(mac)
+        let fits = |key: &Hmac<Sha256>| key.clone().chain_update(what).verify_truncated_left(proof).is_ok();
+        proof.len() == TAG && self.keys.iter().any(fits)
     }
 }
 
@@ -147,7 +144,7 @@ impl Seal {
         put_run(&mut packet, to);
         packet.put_u64(self.sent);
         packet.put_slice(content);
-        if let Some(tag) = self.circle.prove(&[&packet]) {
+        if let Some(tag) = self.circle.prove(&packet) {
             packet.put_slice(&tag);
         }
         packet.freeze()
@@ -197,7 +194,7 @@ impl Seal {
             (true, false) => return Err(Refusal::UnexpectedKey),
             (true, true) => {
                 let (signed, tag) = packet.split_last_chunk::<TAG>().ok_or(Refusal::Alien)?;
-                if !self.circle.is_proven(&[signed], tag) {
+                if !self.circle.is_proven(signed, tag) {
                     return Err(Refusal::WrongKey);
                 }
                 signed.len()
@@ -377,6 +374,24 @@ mod tests {
         newer[4] = 2;
         assert_eq!(open(&mut bob, &newer.into()), Err(Refusal::Version));
         assert_eq!(open(&mut bob, &Bytes::from_static(b"GET / HTTP/1.1\r\n\r\n")), Err(Refusal::Alien));
+    }
+
+    #[test]
+    fn a_key_is_changed_while_nodes_talk() {
+        let ring = |bytes: &[u8]| {
+            let keys: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}").repeat(32)).collect();
+            keys.join(",").parse::<GossipKey>().unwrap()
+        };
+        // Old; the new one behind it; the new one first; new. Neighbours understand each other both ways.
+        let steps = [&[1][..], &[1, 2], &[2, 1], &[2]].map(ring);
+        let hears = |from: usize, to: usize| {
+            let packet = seal(ALICE, "c", STORE, Some(steps[from].clone())).close(Kind::Datagram, BOB, b"x");
+            open(&mut seal(BOB, "c", STORE, Some(steps[to].clone())), &packet).is_ok()
+        };
+        for step in 0..3 {
+            assert!(hears(step, step + 1) && hears(step + 1, step), "{step}");
+        }
+        assert!(!hears(0, 3) && !hears(3, 0) && !hears(2, 0));
     }
 
     #[test]

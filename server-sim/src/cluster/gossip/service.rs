@@ -17,6 +17,9 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
+/// Largest request: what consumers may send to any node they may send through another one, too.
+const MAX_REQUEST: usize = 4 * 1024 * 1024;
+
 /// Batches on their way to a consumer.
 pub type Fetched = Pin<Box<dyn Stream<Item = Result<StreamingFetchResponse, Status>> + Send>>;
 
@@ -53,7 +56,7 @@ impl InternalService {
 
     /// As a tonic server takes it, with the largest message it reads.
     pub fn into_server(self) -> NodeServer<InternalService> {
-        NodeServer::new(self).max_decoding_message_size(MAX_EXCHANGE).max_encoding_message_size(usize::MAX)
+        NodeServer::new(self).max_decoding_message_size(MAX_REQUEST).max_encoding_message_size(usize::MAX)
     }
 
     /// Where another living node has this number than the one that gossips at `address`.
@@ -94,6 +97,10 @@ impl Node for InternalService {
     async fn push_pull(&self, request: Request<Sealed>) -> Result<Response<Sealed>, Status> {
         let from = origin(&request);
         let packet = request.into_inner().packet;
+        if packet.len() > MAX_EXCHANGE {
+            self.refusals.note(Refusal::TooLarge, None, from);
+            return Err(Status::resource_exhausted(format!("a push has at most {MAX_EXCHANGE} bytes")));
+        }
         match self.inbox.ask_now(|reply| Message::Exchange { packet, from, reply }).await {
             Ok(Ok(packet)) => Ok(Response::new(Sealed { packet })),
             Ok(Err(refusal)) => {

@@ -1,5 +1,6 @@
 //! What happens to one node is soon known to all.
 
+use super::super::Refusal;
 use super::*;
 
 #[tokio::test]
@@ -115,7 +116,14 @@ async fn a_new_session_of_a_running_node_is_seen_by_all() {
         node.until("the new session of node 3", new).await;
         node.until_alive(3).await;
     }
-    assert!(nodes.iter().all(|node| node.gossip.stats().refused(super::super::Refusal::SameId) == 0));
+    // It hears what is said to its new session, and knows itself under the old one.
+    let before = nodes[2].gossip.stats().swim.packets_received;
+    poll("packets to node 3", || nodes[2].gossip.stats().swim.packets_received >= before + 20).await;
+    for node in &nodes {
+        node.until_alive(3).await;
+        let stats = node.gossip.stats();
+        assert_eq!(stats.refused(Refusal::SameId) + stats.refused(Refusal::NotForUs), 0, "{stats:?}");
+    }
 }
 
 #[tokio::test]
