@@ -7,6 +7,7 @@ import os
 import queue
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
@@ -21,6 +22,8 @@ import hstreamdb
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BINARY = os.environ.get("HSTREAM_SERVER_BINARY", os.path.join(ROOT, "target", "debug", "hstream-server"))
+#: Nodes of every server that a test starts; more than one run in one process over one store.
+NODES = int(os.environ.get("HSTREAM_SERVER_NODES", "1"))
 READY_SECONDS = 60
 #: No test waits longer for anything.
 TEST_SECONDS = 60
@@ -31,7 +34,8 @@ class Server:
 
     def __init__(self, *flags):
         self.data = tempfile.mkdtemp(prefix="hstream-published-")
-        self.port = 0
+        # Ports of several nodes rise in steps of ten, and have to be the same after a restart.
+        self.port = 0 if NODES == 1 else _free_ports()
         self.flags = list(flags)
         self.process = None
         self.start()
@@ -44,13 +48,14 @@ class Server:
         self.process = subprocess.Popen(
             [BINARY, "--bind-address", "127.0.0.1", "--port", str(self.port), "--internal-port", "0"]
             + ["--data-dir", self.data, "--log-with-color", "false"]
+            + (["--nodes", str(NODES)] if NODES > 1 else [])
             + self.flags,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
         lines = queue.Queue()
         threading.Thread(target=self._read, args=(self.process.stderr, lines), daemon=True).start()
-        said, deadline = [], time.monotonic() + READY_SECONDS
+        said, ready, deadline = [], 0, time.monotonic() + READY_SECONDS
         while True:
             try:
                 line = lines.get(timeout=max(0.01, deadline - time.monotonic()))
@@ -61,9 +66,10 @@ class Server:
                 raise AssertionError("the server did not get ready; it said:\n" + "".join(said))
             said.append(line)
             started = re.search(r"Server is started on port (\d+)", line)
-            if started:
+            if started and NODES == 1:
                 self.port = int(started.group(1))
-            if "Cluster is ready!" in line:
+            ready += "Cluster is ready!" in line
+            if ready == NODES:
                 return
 
     @staticmethod
@@ -83,6 +89,23 @@ class Server:
     def remove(self):
         self.kill()
         shutil.rmtree(self.data, ignore_errors=True)
+
+
+def _free_ports():
+    """A port such that those ten, twenty, ... higher are free, and the one behind each."""
+    for base in range(20000 + os.getpid() % 1000 * 10, 60000, 10 * NODES):
+        taken = []
+        try:
+            for port in (base + 10 * node + more for node in range(NODES) for more in range(2)):
+                taken.append(socket.socket())
+                taken[-1].bind(("127.0.0.1", port))
+            return base
+        except OSError:
+            pass
+        finally:
+            for each in taken:
+                each.close()
+    raise AssertionError("no free ports")
 
 
 _shared = None

@@ -4,6 +4,7 @@ use crate::error::{Class, ServerError};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use tonic::metadata::MetadataMap;
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
@@ -78,11 +79,14 @@ impl fmt::Debug for Tokens {
     }
 }
 
-impl Interceptor for Tokens {
-    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
-        if self.accept(header) {
-            return Ok(request);
+impl Tokens {
+    /// Whether a call with this metadata may pass.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED, with what to send.
+    pub fn check(&self, keys: &MetadataMap) -> Result<(), Status> {
+        if self.accept(keys.get("authorization").and_then(|value| value.to_str().ok())) {
+            return Ok(());
         }
         let refused = ServerError::new(
             Class::Unauthenticated,
@@ -90,6 +94,12 @@ impl Interceptor for Tokens {
         );
         let (code, message) = refused.to_wire();
         Err(Status::new(code, message))
+    }
+}
+
+impl Interceptor for Tokens {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        self.check(request.metadata()).map(|()| request)
     }
 }
 

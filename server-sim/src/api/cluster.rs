@@ -1,4 +1,4 @@
-//! Who is there and who owns what.
+//! Who is there.
 
 use super::announce;
 use crate::cluster::{Member, MemberState, NodeId, Phase};
@@ -7,8 +7,7 @@ use crate::error::{Class, Result, ServerError};
 use crate::limits::{FREE_ANSWER, charge_answer};
 use crate::listener::{Address, ListenerKey};
 use crate::node::context::NodeContext;
-use crate::stream::check_lookup_id;
-use hstreamdb_proto::api::{self as wire, NodeState, ResourceType};
+use hstreamdb_proto::api::{self as wire, NodeState};
 use std::sync::Arc;
 use tonic::{Extensions, Request, Response};
 
@@ -107,71 +106,6 @@ pub(super) fn reached(node: &NodeContext, id: NodeId, through: Option<&str>) -> 
     let found =
         members.get(id).and_then(|member| Some(at(member, member.advertised.through(through).first()?)));
     found.ok_or_else(|| ServerError::new(Class::NodesNotFound, "Got empty nodes"))
-}
-
-/// This node as a client of that listener reaches it.
-pub(super) fn this(node: &NodeContext, through: Option<&str>) -> Result<wire::ServerNode> {
-    reached(node, node.me(), through)
-}
-
-pub(super) async fn lookup_shard(
-    node: &Arc<NodeContext>,
-    through: Option<ListenerKey>,
-    request: wire::LookupShardRequest,
-) -> Result<wire::LookupShardResponse> {
-    let server_node = Some(this(node, through.as_deref())?);
-    Ok(wire::LookupShardResponse { shard_id: request.shard_id, server_node })
-}
-
-pub(super) async fn lookup_key(
-    node: &Arc<NodeContext>,
-    through: Option<ListenerKey>,
-    _: wire::LookupKeyRequest,
-) -> Result<wire::ServerNode> {
-    this(node, through.as_deref())
-}
-
-pub(super) async fn lookup_subscription(
-    node: &Arc<NodeContext>,
-    through: Option<ListenerKey>,
-    request: wire::LookupSubscriptionRequest,
-) -> Result<wire::LookupSubscriptionResponse> {
-    let server_node = Some(this(node, through.as_deref())?);
-    Ok(wire::LookupSubscriptionResponse { subscription_id: request.subscription_id, server_node })
-}
-
-pub(super) async fn lookup_shard_reader(
-    node: &Arc<NodeContext>,
-    through: Option<ListenerKey>,
-    request: wire::LookupShardReaderRequest,
-) -> Result<wire::LookupShardReaderResponse> {
-    let server_node = Some(this(node, through.as_deref())?);
-    Ok(wire::LookupShardReaderResponse { reader_id: request.reader_id, server_node })
-}
-
-pub(super) async fn lookup_resource(
-    node: &Arc<NodeContext>,
-    through: Option<ListenerKey>,
-    request: wire::LookupResourceRequest,
-) -> Result<wire::ServerNode> {
-    let class = match ResourceType::try_from(request.res_type) {
-        Ok(ResourceType::ResStream) => Class::InvalidStreamName,
-        Ok(ResourceType::ResSubscription) => Class::InvalidSubscriptionId,
-        Ok(ResourceType::ResShard) => Class::InvalidShardId,
-        Ok(ResourceType::ResShardReader) => Class::InvalidReaderId,
-        Ok(ResourceType::ResConnector) => Class::InvalidConnectorName,
-        Ok(ResourceType::ResQuery) => Class::InvalidQueryId,
-        Ok(ResourceType::ResView) => Class::InvalidViewId,
-        Err(_) => {
-            let text = format!("there is no resource type {}", request.res_type);
-            return Err(ServerError::new(Class::InvalidResourceType, text));
-        }
-    };
-    check_lookup_id(class, &request.res_id)?;
-    if class == Class::InvalidViewId {
-        return Err(ServerError::new(Class::ViewNotFound, request.res_id));
-    }
-    this(node, through.as_deref())
 }
 
 #[cfg(test)]

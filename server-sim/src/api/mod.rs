@@ -4,6 +4,9 @@
 mod admin;
 mod append;
 mod cluster;
+mod fetch;
+mod lookup;
+mod placement;
 mod reading;
 mod shard_reader;
 mod stats;
@@ -12,18 +15,17 @@ mod stream;
 pub mod subscription;
 mod trim;
 
+pub(crate) use fetch::ForOthers;
+
 use self::status::status;
-use crate::connection::Peer;
 use crate::error::{Result, ServerError};
 use crate::limits::{Charge, hand_over};
 use crate::node::context::NodeContext;
-use crate::subscription::Caller;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use hstreamdb_proto::api::h_stream_api_server::HStreamApi;
 use hstreamdb_proto::{api as wire, metadata};
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use tokio::sync::mpsc;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -98,65 +100,13 @@ fn responses<T: Send + 'static>(
     .boxed()
 }
 
-async fn create_subscription(
-    node: &Arc<NodeContext>,
-    request: Request<wire::Subscription>,
-) -> Result<Response<wire::Subscription>> {
-    let (keys, _, request) = request.into_parts();
-    subscription::create(&node.subscriptions, &keys, request).await.map(Response::new)
-}
-
-async fn get_subscription(
-    node: &Arc<NodeContext>,
-    request: Request<wire::GetSubscriptionRequest>,
-) -> Result<Response<wire::GetSubscriptionResponse>> {
-    subscription::get(&node.subscriptions, request.into_inner())
-}
-
-async fn delete_subscription(
-    node: &Arc<NodeContext>,
-    request: wire::DeleteSubscriptionRequest,
-) -> Result<()> {
-    subscription::delete(&node.subscriptions, request).await
-}
-
-async fn fetch(
-    node: &Arc<NodeContext>,
-    request: Request<Streaming<wire::StreamingFetchRequest>>,
-) -> Result<Response<BoxStream<'static, Result<wire::StreamingFetchResponse, Status>>>> {
-    let keys = request.metadata();
-    let text = |key: &str| keys.get(key).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    // A proxy in front says on whose behalf it calls.
-    let address = request.extensions().get::<Peer>().map(|peer| peer.address);
-    let uri = text("x-forwarded-for").or_else(|| address.map(peer));
-    let user_agent = text("proxy-agent").or_else(|| text("user-agent"));
-    let caller = Caller {
-        uri: uri.unwrap_or_default(),
-        user_agent: user_agent.unwrap_or_default(),
-        confirm: text(metadata::ACK_CONFIRMATION).as_deref() == Some("1"),
-        incarnation: text(metadata::SUBSCRIPTION_INCARNATION).and_then(|text| text.parse().ok()),
-        memory: Some(node.deliveries.clone()),
-    };
-    let fetch = subscription::streaming_fetch(&node.subscriptions, request.into_inner(), caller).await?;
-    let incarnation = fetch.incarnation();
-    let mut response = announce(Response::new(fetch.boxed()));
-    response.metadata_mut().insert(metadata::SUBSCRIPTION_INCARNATION, incarnation.into());
-    Ok(response)
-}
-
-/// The peer of a connection in gRPC's notation.
-fn peer(address: SocketAddr) -> String {
-    let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
-    format!("{family}:{address}")
-}
-
 macro_rules! service {
     (
         messages { $($call:ident($request:ident) -> $response:ty = $handler:path;)* }
         addressed { $($lookup:ident($lookup_request:ident) -> $lookup_response:ty = $lookup_handler:path;)* }
-        subscriptions { $($sub:ident($sub_request:ident) -> $sub_response:ty = $sub_handler:path;)* }
         whole { $($whole:ident($whole_request:ty) -> $whole_response:ty = $whole_handler:path;)* }
         streams { $($stream:ident: $stream_type:ident($stream_request:ty) -> $stream_response:ty = $stream_handler:path;)* }
+        fetch = $fetch:path;
         missing { $($missing:ident($missing_request:ident) -> $missing_response:ty = $name:literal;)* }
     ) => {
         #[tonic::async_trait]
@@ -179,13 +129,6 @@ macro_rules! service {
                 }
             )*
             $(
-                async fn $sub(&self, request: Request<wire::$sub_request>) -> Result<Response<$sub_response>, Status> {
-                    $sub_handler(&self.node.subscriptions, request.into_inner())
-                        .map(Response::new)
-                        .map_err(status)
-                }
-            )*
-            $(
                 async fn $whole(
                     &self,
                     request: Request<$whole_request>,
@@ -203,6 +146,16 @@ macro_rules! service {
                     $stream_handler(&self.node, request).await.map_err(status)
                 }
             )*
+            type StreamingFetchStream = fetch::Responses;
+
+            async fn streaming_fetch(
+                &self,
+                request: Request<Streaming<wire::StreamingFetchRequest>>,
+            ) -> Result<Response<Self::StreamingFetchStream>, Status> {
+                // Its errors may be another node's statuses.
+                $fetch(&self.node, request).await
+            }
+
             $(
                 async fn $missing(
                     &self,
@@ -236,30 +189,28 @@ service! {
             = stats::time_series;
         per_stream_time_series_stats_all(PerStreamTimeSeriesStatsAllRequest)
             -> wire::PerStreamTimeSeriesStatsAllResponse = stats::time_series_of_all;
-        delete_subscription(DeleteSubscriptionRequest) -> () = delete_subscription;
-    }
-    addressed {
-        send_admin_command(AdminCommandRequest) -> wire::AdminCommandResponse = admin::command;
-        lookup_shard(LookupShardRequest) -> wire::LookupShardResponse = cluster::lookup_shard;
-        lookup_key(LookupKeyRequest) -> wire::ServerNode = cluster::lookup_key;
-        lookup_resource(LookupResourceRequest) -> wire::ServerNode = cluster::lookup_resource;
-        lookup_subscription(LookupSubscriptionRequest) -> wire::LookupSubscriptionResponse
-            = cluster::lookup_subscription;
-        lookup_shard_reader(LookupShardReaderRequest) -> wire::LookupShardReaderResponse
-            = cluster::lookup_shard_reader;
-    }
-    subscriptions {
         list_subscriptions(ListSubscriptionsRequest) -> wire::ListSubscriptionsResponse = subscription::list;
         list_subscriptions_with_prefix(ListSubscriptionsWithPrefixRequest) -> wire::ListSubscriptionsResponse
             = subscription::list_with_prefix;
         list_consumers(ListConsumersRequest) -> wire::ListConsumersResponse = subscription::list_consumers;
         check_subscription_exist(CheckSubscriptionExistRequest) -> wire::CheckSubscriptionExistResponse
             = subscription::check_exist;
+        delete_subscription(DeleteSubscriptionRequest) -> () = subscription::delete;
+    }
+    addressed {
+        send_admin_command(AdminCommandRequest) -> wire::AdminCommandResponse = admin::command;
+        lookup_shard(LookupShardRequest) -> wire::LookupShardResponse = lookup::shard;
+        lookup_key(LookupKeyRequest) -> wire::ServerNode = lookup::key;
+        lookup_resource(LookupResourceRequest) -> wire::ServerNode = lookup::resource;
+        lookup_subscription(LookupSubscriptionRequest) -> wire::LookupSubscriptionResponse
+            = lookup::subscription;
+        lookup_shard_reader(LookupShardReaderRequest) -> wire::LookupShardReaderResponse
+            = lookup::shard_reader;
     }
     whole {
         append(wire::AppendRequest) -> wire::AppendResponse = append::append;
-        create_subscription(wire::Subscription) -> wire::Subscription = create_subscription;
-        get_subscription(wire::GetSubscriptionRequest) -> wire::GetSubscriptionResponse = get_subscription;
+        create_subscription(wire::Subscription) -> wire::Subscription = subscription::create_at;
+        get_subscription(wire::GetSubscriptionRequest) -> wire::GetSubscriptionResponse = subscription::get;
         echo(wire::EchoRequest) -> wire::EchoResponse = cluster::echo;
         read_shard(wire::ReadShardRequest) -> wire::ReadShardResponse = shard_reader::read;
         describe_cluster(()) -> wire::DescribeClusterResponse = cluster::describe;
@@ -272,9 +223,8 @@ service! {
             -> wire::ReadSingleShardStreamResponse = reading::single_shard;
         read_stream_by_key: ReadStreamByKeyStream(Streaming<wire::ReadStreamByKeyRequest>)
             -> wire::ReadStreamByKeyResponse = reading::by_key;
-        streaming_fetch: StreamingFetchStream(Streaming<wire::StreamingFetchRequest>)
-            -> wire::StreamingFetchResponse = fetch;
     }
+    fetch = fetch::fetch;
     missing {
         execute_query(CommandQuery) -> wire::CommandQueryResponse = "queries";
         create_query(CreateQueryRequest) -> wire::Query = "queries";

@@ -1,6 +1,7 @@
 //! Polled readers.
 
-use super::to_the_end;
+use super::{placement, to_the_end};
+use crate::cluster::ownership::Kind;
 use crate::error::{Class, Result, ServerError};
 use crate::limits::charge_answer;
 use crate::node::context::NodeContext;
@@ -44,7 +45,7 @@ pub(super) async fn read(
 ) -> Result<Response<wire::ReadShardResponse>> {
     let request = request.into_inner();
     let (received_records, charge) = tokio::select! {
-        outcome = node.readers.poll(&request.reader_id, request.max_records) => outcome?,
+        outcome = node.readers.poll(&request.reader_id, request.max_records) => outcome.map_err(elsewhere)?,
         // A poll may wait long; nothing is lost by answering "nothing yet".
         () = node.stop.cancelled() => (Vec::new(), None),
     };
@@ -64,5 +65,15 @@ pub(super) async fn list(
 
 pub(super) async fn delete(node: &Arc<NodeContext>, request: wire::DeleteShardReaderRequest) -> Result<()> {
     check_name(Class::InvalidReaderId, &request.reader_id)?;
-    to_the_end(node, move |node| async move { node.readers.delete(&request.reader_id).await }).await
+    to_the_end(node, move |node| async move { node.readers.delete(&request.reader_id).await })
+        .await
+        .map_err(elsewhere)
+}
+
+/// Says it as published servers do.
+fn elsewhere(error: ServerError) -> ServerError {
+    match error.class() {
+        Some(Class::WrongServer) => placement::elsewhere(Kind::ShardReader),
+        _ => error,
+    }
 }

@@ -1,6 +1,9 @@
 //! The RPCs of subscriptions: names checked, messages translated.
 
+use super::placement;
+use crate::cluster::ownership::Kind;
 use crate::error::{Class, Result, ServerError};
+use crate::node::context::NodeContext;
 use crate::stream::check_name;
 use crate::subscription::{Caller, Fetch, NewSubscription, PolicyChange, Subscriptions};
 use futures::{Stream, StreamExt as _};
@@ -14,7 +17,7 @@ use hstreamdb_proto::metadata;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::metadata::MetadataMap;
-use tonic::{Response, Status};
+use tonic::{Request, Response, Status};
 
 /// Longest name of a consumer in bytes. The node keeps it as long as the consumer is there.
 const MAX_CONSUMER_NAME: usize = 1024;
@@ -23,6 +26,9 @@ const MAX_CONSUMER_NAME: usize = 1024;
 const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `CreateSubscription`: the request plus its creation time.
+///
+/// # Errors
+/// For names, metadata and offsets that are none; those of [`Subscriptions::create`].
 pub async fn create(
     subscriptions: &Arc<Subscriptions>,
     keys: &MetadataMap,
@@ -41,6 +47,14 @@ pub async fn create(
     };
     let definition = subscriptions.create(new).await?;
     Ok(definition.to_wire(&definition.stream_name))
+}
+
+pub(super) async fn create_at(
+    node: &Arc<NodeContext>,
+    request: Request<Subscription>,
+) -> Result<Response<Subscription>> {
+    let (keys, _, request) = request.into_parts();
+    create(&node.subscriptions, &keys, request).await.map(Response::new)
 }
 
 /// What the request's metadata ask for beyond the message.
@@ -72,13 +86,17 @@ fn policy(keys: &MetadataMap) -> Result<PolicyChange> {
     Ok(PolicyChange { redeliver_on_disconnect, max_deliveries, dead_letter_stream })
 }
 
-/// `GetSubscription`: as created, with the durable checkpoints; its incarnation is in the metadata.
-pub fn get(
-    subscriptions: &Arc<Subscriptions>,
-    request: GetSubscriptionRequest,
+/// As created, with the durable checkpoints; its incarnation is in the metadata.
+pub(super) async fn get(
+    node: &Arc<NodeContext>,
+    request: Request<GetSubscriptionRequest>,
 ) -> Result<Response<GetSubscriptionResponse>> {
-    let definition = subscriptions.get(&request.id)?;
-    let offsets = subscriptions.checkpoints(&request.id)?;
+    let id = request.into_inner().id;
+    let subscriptions = &node.subscriptions;
+    // Whether it exists is known everywhere, and needs no other node.
+    let definition = subscriptions.get(&id)?;
+    placement::here(node, Kind::Subscription, &id).await?;
+    let offsets = subscriptions.checkpoints(&id)?;
     let offsets =
         offsets.into_iter().map(|(shard_id, batch_id)| SubscriptionOffset { shard_id, batch_id }).collect();
     let stream_name = subscriptions.stream_name_inside(&definition);
@@ -88,21 +106,21 @@ pub fn get(
     Ok(response)
 }
 
-/// `ListSubscriptions`: all, in name order.
-pub fn list(
-    subscriptions: &Arc<Subscriptions>,
-    _request: ListSubscriptionsRequest,
+/// All, in name order.
+pub(super) async fn list(
+    node: &Arc<NodeContext>,
+    _: ListSubscriptionsRequest,
 ) -> Result<ListSubscriptionsResponse> {
-    Ok(listed(subscriptions, ""))
+    Ok(listed(&node.subscriptions, ""))
 }
 
-/// `ListSubscriptionsWithPrefix`: those whose id starts with the prefix, which must be a valid name.
-pub fn list_with_prefix(
-    subscriptions: &Arc<Subscriptions>,
+/// Those whose id starts with the prefix, which must be a valid name.
+pub(super) async fn list_with_prefix(
+    node: &Arc<NodeContext>,
     request: ListSubscriptionsWithPrefixRequest,
 ) -> Result<ListSubscriptionsResponse> {
     check_name(Class::InvalidSubscriptionId, &request.prefix)?;
-    Ok(listed(subscriptions, &request.prefix))
+    Ok(listed(&node.subscriptions, &request.prefix))
 }
 
 fn listed(subscriptions: &Subscriptions, prefix: &str) -> ListSubscriptionsResponse {
@@ -114,38 +132,37 @@ fn listed(subscriptions: &Subscriptions, prefix: &str) -> ListSubscriptionsRespo
     ListSubscriptionsResponse { subscription }
 }
 
-/// `CheckSubscriptionExist`: never an error.
-pub fn check_exist(
-    subscriptions: &Arc<Subscriptions>,
+/// Never an error.
+pub(super) async fn check_exist(
+    node: &Arc<NodeContext>,
     request: CheckSubscriptionExistRequest,
 ) -> Result<CheckSubscriptionExistResponse> {
-    Ok(CheckSubscriptionExistResponse { exists: subscriptions.exists(&request.subscription_id) })
+    Ok(CheckSubscriptionExistResponse { exists: node.subscriptions.exists(&request.subscription_id) })
 }
 
-/// `ListConsumers`: those attached right now.
-pub fn list_consumers(
-    subscriptions: &Arc<Subscriptions>,
+/// Those attached right now.
+pub(super) async fn list_consumers(
+    node: &Arc<NodeContext>,
     request: ListConsumersRequest,
 ) -> Result<ListConsumersResponse> {
-    Ok(ListConsumersResponse { consumers: subscriptions.consumers(&request.subscription_id)? })
+    let id = request.subscription_id;
+    node.subscriptions.get(&id)?;
+    placement::here(node, Kind::Subscription, &id).await?;
+    Ok(ListConsumersResponse { consumers: node.subscriptions.consumers(&id)? })
 }
 
-/// `DeleteSubscription`.
-pub async fn delete(subscriptions: &Arc<Subscriptions>, request: DeleteSubscriptionRequest) -> Result<()> {
-    check_name(Class::InvalidSubscriptionId, &request.subscription_id)?;
-    subscriptions.delete(&request.subscription_id, request.force).await
+pub(super) async fn delete(node: &Arc<NodeContext>, request: DeleteSubscriptionRequest) -> Result<()> {
+    let id = request.subscription_id;
+    check_name(Class::InvalidSubscriptionId, &id)?;
+    node.subscriptions.get(&id)?;
+    placement::here(node, Kind::Subscription, &id).await?;
+    node.subscriptions.delete(&id, request.force).await
 }
 
-/// `StreamingFetch`: the first message names subscription and consumer, later ones acknowledge.
-///
-/// The returned stream ends with OK after the consumer closed its side and everything it acknowledged is durable.
-pub async fn streaming_fetch<S>(
-    subscriptions: &Arc<Subscriptions>,
-    mut requests: S,
-    caller: Caller,
-) -> Result<Fetch>
+/// The first message of a consumer names its subscription, later ones acknowledge.
+pub(super) async fn first_message<S>(requests: &mut S) -> Result<StreamingFetchRequest>
 where
-    S: Stream<Item = Result<StreamingFetchRequest, Status>> + Send + Unpin + 'static,
+    S: Stream<Item = Result<StreamingFetchRequest, Status>> + Send + Unpin,
 {
     let first = match tokio::time::timeout(FIRST_MESSAGE_TIMEOUT, requests.next()).await {
         Ok(Some(Ok(first))) => first,
@@ -163,5 +180,23 @@ where
         let text = format!("the name of a consumer may have at most {MAX_CONSUMER_NAME} bytes");
         return Err(ServerError::new(Class::InvalidRequest, text));
     }
+    Ok(first)
+}
+
+/// `StreamingFetch` of a subscription that is served from here.
+///
+/// The returned stream ends with OK after the consumer closed its side and everything it acknowledged is durable.
+///
+/// # Errors
+/// For a call that does not begin as it should; those of [`Subscriptions::fetch`].
+pub async fn streaming_fetch<S>(
+    subscriptions: &Arc<Subscriptions>,
+    mut requests: S,
+    caller: Caller,
+) -> Result<Fetch>
+where
+    S: Stream<Item = Result<StreamingFetchRequest, Status>> + Send + Unpin + 'static,
+{
+    let first = first_message(&mut requests).await?;
     subscriptions.fetch(first, requests, caller).await
 }

@@ -8,10 +8,12 @@ mod config;
 pub mod gossip;
 mod member;
 pub mod ownership;
+mod peers;
 mod seed;
 pub mod swim;
 
 pub use config::ClusterConfig;
 pub use member::{Member, MemberState, Members, NodeId, Phase};
+pub use peers::Peers;
 pub use seed::Seed;
 pub use swim::GossipSettings;

@@ -3,10 +3,9 @@
 use super::config::NodeConfig;
 use crate::cluster::bootstrap::Bootstrap;
 use crate::cluster::ownership::Ownership;
-use crate::cluster::{Member, MemberState, Members, NodeId};
+use crate::cluster::{Member, MemberState, Members, NodeId, Peers};
 use crate::limits::Budget;
 use crate::listener::Advertised;
-use crate::net::Net;
 use crate::reader::PolledReaders;
 use crate::stats::Stats;
 use crate::store::LogStore;
@@ -21,9 +20,8 @@ use tokio_util::sync::CancellationToken;
 pub struct NodeContext {
     pub(crate) config: NodeConfig,
     pub(crate) advertised: Advertised,
-    /// Opens every socket of the node.
-    #[expect(dead_code, reason = "for calls to other nodes")]
-    pub(crate) net: Net,
+    /// Connections to other nodes.
+    pub(crate) peers: Peers,
     /// How far this node is on its way into the cluster.
     pub(crate) bootstrap: Bootstrap,
     /// Who is there, this node included.

@@ -2,7 +2,7 @@
 
 use crate::cluster::gossip::InternalService;
 use crate::connection::{Door, Threshold};
-use crate::limits::Limits;
+use crate::limits::{CallLimits, Limits};
 use crate::net::Listener;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -41,6 +41,8 @@ impl InternalServer {
             .initial_connection_window_size(super::CONNECTION_WINDOW)
             .http2_keepalive_interval(Some(super::KEEPALIVE))
             .http2_keepalive_timeout(Some(super::KEEPALIVE_TIMEOUT))
+            // Consumers of other nodes are charged like those that come here themselves.
+            .layer(CallLimits::new(&limits, super::MAX_REQUEST_BYTES))
             .add_service(service.into_server())
             .serve_with_incoming_shutdown(ReceiverStream::new(opened), stop.clone().cancelled_owned());
         InternalServer { stop, server: tokio::spawn(server) }

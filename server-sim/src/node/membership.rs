@@ -5,7 +5,7 @@ use super::doors::Internal;
 use super::internal::InternalServer;
 use super::start_error::StartError;
 use crate::cluster::bootstrap::{self, Bootstrap, BootstrapStart};
-use crate::cluster::gossip::{Gossip, GossipStart};
+use crate::cluster::gossip::{FetchForOthers, Gossip, GossipStart};
 use crate::cluster::ownership::{Session, SessionStart};
 use crate::cluster::{Member, MemberState, Members, NodeId, Phase, Seed};
 use crate::limits::Limits;
@@ -14,8 +14,12 @@ use crate::net::{Listener, Net};
 use crate::store::{MetaStore, StoreId};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+/// A lease that nobody renews may look alive to others for a tenth longer, and for this long at least.
+const LEAST_DRIFT: Duration = Duration::from_millis(100);
 
 /// What connects a node with its cluster, or holds the place of that in a node that is alone.
 #[derive(Debug)]
@@ -107,7 +111,7 @@ impl Membership {
             seeds: seeds.clone(),
             auto_init: cluster.auto_init,
             delay,
-            lapse: cluster.lease,
+            lapse: cluster.lease + (cluster.lease / 10).max(LEAST_DRIFT),
             meta: meta.clone(),
             members: self.members.clone(),
         };
@@ -115,9 +119,13 @@ impl Membership {
     }
 
     /// Lets other nodes in; nothing without seeds.
-    pub(super) fn listen(&mut self, limits: &Limits) -> Option<InternalServer> {
+    pub(super) fn listen(
+        &mut self,
+        limits: &Limits,
+        fetch: Arc<dyn FetchForOthers>,
+    ) -> Option<InternalServer> {
         let Link::Cluster { gossip, calls, .. } = &mut self.link else { return None };
-        Some(InternalServer::start(calls.take()?, gossip.service(), limits))
+        Some(InternalServer::start(calls.take()?, gossip.service().with_fetch(fetch), limits))
     }
 
     /// Looks for the others; from now on they hear how far this node is and under which session it serves.

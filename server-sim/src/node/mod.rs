@@ -18,10 +18,10 @@ use internal::InternalServer;
 use membership::Membership;
 pub(crate) use stores::open_embedded;
 
-use crate::api::Api;
+use crate::api::{Api, ForOthers};
 use crate::cluster::bootstrap;
 use crate::cluster::ownership::Ownership;
-use crate::cluster::{Members, NodeId};
+use crate::cluster::{Members, NodeId, Peers};
 use crate::connection::{Door, Threshold};
 use crate::limits::{Budget, CallLimits};
 use crate::listener::Advertised;
@@ -161,7 +161,7 @@ impl Node {
         let stop = CancellationToken::new();
         let context = Arc::new(NodeContext {
             advertised,
-            net,
+            peers: Peers::new(net),
             bootstrap,
             members: membership.members.clone(),
             ownership,
@@ -177,7 +177,8 @@ impl Node {
             stop: stop.clone(),
             config,
         });
-        let internal = membership.listen(&context.config.limits);
+        let fetch = Arc::new(ForOthers::new(context.clone()));
+        let internal = membership.listen(&context.config.limits, fetch);
         membership.join(&context.bootstrap, &stop).await?;
         let server = tokio::spawn(serve_clients(&context, clients));
         Ok(Node { context, address, embedded, membership, internal, server })

@@ -1,7 +1,7 @@
 //! Which node serves what.
 
+use super::super::lookup;
 use super::answer::Answer;
-use super::cluster;
 use crate::error::Result;
 use crate::listener::ListenerKey;
 use crate::node::context::NodeContext;
@@ -46,7 +46,7 @@ impl Kind {
 impl Lookup {
     pub(super) async fn run(self, node: &Arc<NodeContext>, through: Option<ListenerKey>) -> Result<Answer> {
         let request = LookupResourceRequest { res_type: self.kind.to_wire() as i32, res_id: self.id.clone() };
-        let owner = cluster::lookup_resource(node, through, request).await?;
+        let owner = lookup::resource(node, through, request).await?;
         Ok(Answer::table(["Resource ID", "Host", "Port"], [[self.id, owner.host, owner.port.to_string()]]))
     }
 }

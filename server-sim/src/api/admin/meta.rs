@@ -2,6 +2,7 @@
 
 use super::answer::Answer;
 use super::sub;
+use crate::cluster::ownership::Kind as Owned;
 use crate::error::{Class, Result};
 use crate::node::context::NodeContext;
 use clap::{Args, Subcommand, ValueEnum};
@@ -65,7 +66,7 @@ pub(super) enum Kind {
 }
 
 impl Meta {
-    pub(super) fn run(self, node: &NodeContext) -> Result<Answer> {
+    pub(super) async fn run(self, node: &NodeContext) -> Result<Answer> {
         match self {
             Meta::List { resource } => Ok(list(node, resource)),
             Meta::Get(One { resource: Kind::Subscription, id }) => match node.subscriptions.get(&id) {
@@ -73,8 +74,9 @@ impl Meta {
                 Err(error) if error.class() == Some(Class::SubscriptionNotFound) => Ok(Answer::not_found()),
                 Err(error) => Err(error),
             },
-            // No other kind has entries here; and a single node gives nothing away, so it stores no allocation.
-            Meta::Get(_) | Meta::GetTask(_) => Ok(Answer::not_found()),
+            // No other kind has entries here.
+            Meta::Get(_) => Ok(Answer::not_found()),
+            Meta::GetTask(One { resource, id }) => task(node, resource, id).await,
             Meta::Info => {
                 let row = ["file".to_owned(), node.config.data_dir.display().to_string()];
                 Ok(Answer::table(["Meta Type", "Connection Info"], [row]))
@@ -82,6 +84,25 @@ impl Meta {
             Meta::CleanConnectors => Ok(Answer::ok()),
         }
     }
+}
+
+/// The node that a resource belongs to, once one has begun to serve it. A node that is alone owns everything and stores
+/// nothing about that.
+async fn task(node: &NodeContext, kind: Kind, id: String) -> Result<Answer> {
+    let kind = match kind {
+        Kind::Subscription => Owned::Subscription,
+        Kind::ShardReader => Owned::ShardReader,
+        Kind::Stream => Owned::Stream,
+        Kind::Shard => Owned::Shard,
+        Kind::Query | Kind::QueryInfo | Kind::QueryStatus => Owned::Query,
+        Kind::View | Kind::ViewInfo | Kind::QvRelation => Owned::View,
+        Kind::Connector | Kind::ConnectorInfo => Owned::Connector,
+    };
+    let owner = node.ownership.stored_owner_of(kind, &id).await?;
+    Ok(match owner {
+        Some(owner) => Answer::table(["Resource ID", "Node ID"], [[id, owner.to_string()]]),
+        None => Answer::not_found(),
+    })
 }
 
 fn list(node: &NodeContext, kind: Listed) -> Answer {

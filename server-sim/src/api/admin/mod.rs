@@ -96,7 +96,7 @@ async fn run(node: &Arc<NodeContext>, through: Option<ListenerKey>, command: Com
         Command::View(command) => Ok(command.run()),
         Command::Query(command) => command.run(),
         Command::Connector(command) => command.run(),
-        Command::Meta(command) => command.run(node),
+        Command::Meta(command) => command.run(node).await,
         Command::Status => Ok(node::status(node, through.as_deref())),
         Command::Init => node::init(node).await,
         Command::Ready => Ok(node::ready(node)),

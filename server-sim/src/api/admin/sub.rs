@@ -92,7 +92,7 @@ impl Sub {
             Sub::Describe { id } => Ok(describe(node, [subscriptions.get(&id)?])),
             Sub::Delete { id, force } => {
                 let request = DeleteSubscriptionRequest { subscription_id: id, force };
-                calls::delete(subscriptions, request).await.map(|()| Answer::ok())
+                calls::delete(node, request).await.map(|()| Answer::ok())
             }
             Sub::DeleteAll { force } => {
                 let mut outcome = Ok(Answer::ok());

@@ -28,11 +28,19 @@ pub(super) enum Decision {
     PassOn(NodeId),
 }
 
+/// Where a resource is as the record has it, if that node is there and keeps it.
+pub(super) fn stays(record: Option<&OwnerRecord>, view: &impl View) -> Option<NodeId> {
+    let node = record?.node;
+    let there = if node == view.me() { !view.draining() } else { !view.is_gone(node) };
+    there.then_some(node)
+}
+
 /// Where a resource is, without changing anything.
 pub(super) fn whereabouts(record: Option<&OwnerRecord>, view: &impl View) -> Option<NodeId> {
+    if let Some(node) = stays(record, view) {
+        return Some(node);
+    }
     match record {
-        Some(record) if record.node == view.me() && !view.draining() => Some(record.node),
-        Some(record) if record.node != view.me() && !view.is_gone(record.node) => Some(record.node),
         Some(record) => view.favourite().or((record.node == view.me()).then_some(record.node)),
         None => view.favourite(),
     }

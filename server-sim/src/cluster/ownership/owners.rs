@@ -1,7 +1,7 @@
 //! Look-ups and claims.
 
 use super::claim::{Claim, ClaimError};
-use super::decision::{View, whereabouts};
+use super::decision::{View, stays, whereabouts};
 use super::lease::{LEASES, Leases};
 use super::placement::{place, place_resource};
 use super::resource::{Kind, OWNERS, Resource};
@@ -136,6 +136,19 @@ impl Ownership {
         state.catch_up().await?;
         let record = state.table().get(&resource).map(|(record, _)| record.clone());
         whereabouts(record.as_ref(), &state.view(&resource)).ok_or(ClaimError::NoTaker)
+    }
+
+    /// The node that a resource belongs to as the store has it, if that node is there. Unlike
+    /// [`Ownership::owner_of`] this does not depend on whom else this node knows.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub async fn stored_owner_of(&self, kind: Kind, id: &str) -> Result<Option<NodeId>, StoreError> {
+        let Some(Shared { state, .. }) = &self.shared else { return Ok(None) };
+        let resource = Resource::new(kind, id);
+        state.catch_up().await?;
+        let record = state.table().get(&resource).map(|(record, _)| record.clone());
+        Ok(stays(record.as_ref(), &state.view(&resource)))
     }
 
     /// The node for something that every node can serve. `None` if no node takes anything right now.

@@ -1,0 +1,104 @@
+//! Which node is told to serve what, and what the others say when they are asked nevertheless.
+
+use crate::seen::client;
+use crate::wire::{Client, create, refusal};
+use hstream_server::test_cluster::TestCluster;
+use hstreamdb_proto::api::*;
+use std::collections::BTreeSet;
+use tonic::Code;
+
+pub async fn clients(cluster: &TestCluster) -> Vec<Client> {
+    let mut clients = Vec::new();
+    for node in cluster.nodes() {
+        clients.push(client(cluster, node).await);
+    }
+    clients
+}
+
+pub async fn owner(client: &mut Client, id: &str) -> u32 {
+    let request = LookupSubscriptionRequest { subscription_id: id.into() };
+    let found = client.lookup_subscription(request).await.unwrap().into_inner();
+    assert_eq!(found.subscription_id, id);
+    found.server_node.unwrap().id
+}
+
+#[tokio::test]
+async fn all_nodes_give_the_same_answers_and_spread_what_they_place() {
+    let cluster = TestCluster::start(3).await.unwrap();
+    let mut clients = clients(&cluster).await;
+    let mut placed: Vec<BTreeSet<u32>> = Vec::new();
+    for number in 0..40_u64 {
+        let id = format!("thing-{number}");
+        let mut answers: Vec<Vec<u32>> = Vec::new();
+        for client in &mut clients {
+            let shard = client.lookup_shard(LookupShardRequest { shard_id: number }).await.unwrap();
+            let shard = shard.into_inner();
+            assert_eq!(shard.shard_id, number);
+            let key = client.lookup_key(LookupKeyRequest { partition_key: id.clone() }).await.unwrap();
+            let reader = client.lookup_shard_reader(LookupShardReaderRequest { reader_id: id.clone() });
+            let reader = reader.await.unwrap().into_inner();
+            assert_eq!(reader.reader_id, id);
+            let mut answer = vec![
+                shard.server_node.unwrap().id,
+                key.into_inner().id,
+                owner(client, &id).await,
+                reader.server_node.unwrap().id,
+            ];
+            for kind in [
+                ResourceType::ResStream,
+                ResourceType::ResSubscription,
+                ResourceType::ResShardReader,
+                ResourceType::ResQuery,
+                ResourceType::ResConnector,
+            ] {
+                let request = LookupResourceRequest { res_type: kind as i32, res_id: id.clone() };
+                answer.push(client.lookup_resource(request).await.unwrap().into_inner().id);
+            }
+            let request =
+                LookupResourceRequest { res_type: ResourceType::ResShard as i32, res_id: number.to_string() };
+            answer.push(client.lookup_resource(request).await.unwrap().into_inner().id);
+            answers.push(answer);
+        }
+        let [one, others @ ..] = &answers[..] else { unreachable!() };
+        assert!(others.iter().all(|other| other == one), "{id}: {answers:?}");
+        assert_eq!(one[2], one[5], "both lookups of a subscription");
+        assert_eq!(one[0], one[9], "both lookups of a shard");
+        placed.resize(one.len(), BTreeSet::new());
+        placed.iter_mut().zip(one).for_each(|(nodes, node)| _ = nodes.insert(*node));
+    }
+    // 40 draws out of 3 that miss a node: 3 * (2/3)^40 < 10^-6.
+    assert!(placed.iter().all(|nodes| nodes.len() == 3), "{placed:?}");
+    cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_serve_a_reader_says_so_in_the_published_words() {
+    let cluster = TestCluster::start(3).await.unwrap();
+    let mut clients = clients(&cluster).await;
+    let shard = create(&mut clients[0], "s", 1).await[0];
+    let reader = CreateShardReaderRequest {
+        stream_name: "s".into(),
+        shard_id: shard,
+        shard_offset: crate::wire::special(SpecialOffset::Earliest),
+        reader_id: "r".into(),
+        timeout: 0,
+    };
+    clients[0].create_shard_reader(reader).await.unwrap();
+    let request = LookupShardReaderRequest { reader_id: "r".into() };
+    let owner = clients[0].lookup_shard_reader(request).await.unwrap().into_inner().server_node.unwrap().id;
+    let expected = (
+        Code::FailedPrecondition,
+        Some((800, "WrongServer".to_owned(), "ShardReader is bound to a different node".into())),
+    );
+    for (node, client) in (1..).zip(&mut clients) {
+        let read = client.read_shard(ReadShardRequest { reader_id: "r".into(), max_records: 1 }).await;
+        if node == owner {
+            read.unwrap();
+            continue;
+        }
+        assert_eq!(refusal(read), expected);
+        let delete = client.delete_shard_reader(DeleteShardReaderRequest { reader_id: "r".into() }).await;
+        assert_eq!(refusal(delete), expected);
+    }
+    cluster.shutdown().await;
+}
