@@ -35,10 +35,9 @@ impl State {
     async fn take(&self, resource: &Resource, insist: bool, news: &Notify) -> Result<Claim, ClaimError> {
         let key = resource.key();
         let wait = wait_for(self.session.term().lease());
-        let start = Instant::now();
-        // An owner that gossip holds for dead and that renews its lease all the same gets that long to come back.
-        let mut force_at = Some(start + wait);
-        let give_up = start + wait * 3;
+        let give_up = Instant::now() + wait * 3;
+        // The record's version, and since when this claim has seen it.
+        let mut seen: Option<(Option<u64>, Instant)> = None;
         loop {
             if let Some(claim) = self.held(resource) {
                 return Ok(claim);
@@ -59,6 +58,11 @@ impl State {
             let (epoch, version) =
                 found.as_ref().map_or((0, None), |(record, version)| (record.epoch, Some(*version)));
             let expect = version.map_or(Expect::Absent, Expect::Version);
+            let since = match seen {
+                Some((last, since)) if last == version => since,
+                _ => Instant::now(),
+            };
+            seen = Some((version, since));
             let holder = match decide(found.as_ref().map(|(record, _)| record), &self.view(resource), insist)
             {
                 Decision::Elsewhere(node) => return Err(ClaimError::Elsewhere(node)),
@@ -75,25 +79,25 @@ impl State {
                 Decision::Take(holder) => holder.filter(|holder| !self.is_ours(holder, &term)),
             };
             if let Some(holder) = holder {
+                // An owner that gossip holds for dead and that renews its lease all the same gets that long to come back.
+                let wanted = found.is_some_and(|(record, _)| record.node == self.me());
+                let force_at = if wanted { give_up } else { give_up.min(since + wait) };
                 tokio::select! {
                     over = self.leases.over(&*self.meta, &holder) => over?,
                     () = news.notified() => continue,
                     Ok(()) = members.changed() => continue,
-                    () = tokio::time::sleep_until(force_at.unwrap_or(give_up)) => {
-                        if force_at.take().is_none() {
+                    () = tokio::time::sleep_until(force_at) => {
+                        if force_at == give_up {
                             return Err(ClaimError::NotYet(format!(
                                 "{resource} is still held by node {}; try again", holder.node
                             )));
                         }
-                        if holder.node != self.me() {
-                            // It is told to let go by that, and says when it has.
-                            let wanted = OwnerRecord::assigned(epoch + 1, self.me(), Some(holder));
-                            match self.write(&key, &wanted, expect).await {
-                                Ok(_) | Err(StoreError::Conflict { .. }) => {}
-                                Err(error) => return Err(error.into()),
-                            }
+                        // It is told to let go by that, and says when it has.
+                        let wanted = OwnerRecord::assigned(epoch + 1, self.me(), Some(holder));
+                        match self.write(&key, &wanted, expect).await {
+                            Ok(_) | Err(StoreError::Conflict { .. }) => continue,
+                            Err(error) => return Err(error.into()),
                         }
-                        continue;
                     }
                 }
             }

@@ -57,15 +57,11 @@ fn look_ups_agree_and_write_nothing_and_a_claim_makes_them_sticky() {
 #[test]
 fn an_owner_without_its_store_stops_before_anybody_else_begins() {
     for offset in (0..1000).step_by(90) {
-        // Requests and answers take up to 400 ms: validity must count from before a renewal was sent.
-        let mut world = World::of(vec![NodeId(1), NodeId(2)], offset, 400);
-        world.start(1);
-        world.start(2);
-        world.until("both have begun", 20_000, |world| {
-            world.nodes.iter().all(|node| node.ownership().is_some())
-        });
+        let mut world = World::started(offset, 2);
         let claim = world.claimed(1, "s");
-        world.run(2_000 + offset);
+        // Answers to it take 800 ms: validity must count from before a renewal was sent.
+        world.store.answers_late(0, 800);
+        world.run(3_000 + offset);
         assert!(world.is_valid(1, &claim));
         world.cut(1, true);
         world.all_see(1, MemberState::Down);
@@ -84,6 +80,27 @@ fn an_owner_without_its_store_stops_before_anybody_else_begins() {
         assert!(stopped <= lease_ms(), "it went on for {stopped} ms");
         assert!(began <= wait_ms() + 3_500, "it took {began} ms");
         assert!(taking.is_done());
+    }
+}
+
+#[test]
+fn a_renewal_that_comes_too_late_does_not_bring_a_session_back() {
+    for cut_for in [3_050, 3_200, 3_600, 5_000] {
+        let mut world = World::started(cut_for, 1);
+        let claim = world.claimed(1, "s");
+        let generation = claim.term().generation();
+        world.cut(1, true);
+        world.until("its lease is over", lease_ms() + 50, |world| !world.is_valid(1, &claim));
+        world.run(cut_for - 3_000);
+        world.cut(1, false);
+        world.until("it has another lease", 5_000, |world| {
+            assert!(!world.is_valid(1, &claim), "others may have begun meanwhile");
+            world.has_lease(1)
+        });
+        let ownership = world.node(1).ownership().unwrap();
+        assert!(ownership.session().generation() > generation);
+        world.claimed(1, "s");
+        assert!(!world.is_valid(1, &claim));
     }
 }
 

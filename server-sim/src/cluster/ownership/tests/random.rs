@@ -73,13 +73,15 @@ impl History {
         let count = rng.random_range(2..=4);
         let slow = *[2, 10, 60, 250].choose(&mut rng).unwrap();
         let mut world = World::new(seed, count, slow);
+        let late = *[0, 10, 40].choose(&mut rng).unwrap();
+        world.store.late(late);
         for node in 1..=count {
             world.start(node);
             // Clocks of two nodes run apart by less than the tenth that is allowed for.
             world.clock(node, rng.random_range(97..=103));
         }
         let serving = vec![false; count as usize];
-        let told = vec![format!("{count} nodes, ways of up to {slow} ms")];
+        let told = vec![format!("{count} nodes, ways of up to {slow} ms, {late} of 1000 calls late")];
         History { world, rng, count, checkpoints: BTreeMap::new(), rumours: Vec::new(), told, serving }
     }
 
@@ -239,6 +241,7 @@ impl History {
             }
         }
         // A lease that must run out, twice where gossip says nothing; then answers that were lost in time.
+        self.world.store.late(0);
         let bound = 3 * wait_ms() + 6_000;
         let start = self.world.now;
         loop {

@@ -58,6 +58,8 @@ struct Reply {
 #[derive(Debug, Default)]
 struct Way {
     cut: bool,
+    /// How much longer answers take.
+    answers: Ms,
     feeds: Arc<MetaFeeds>,
     /// Changes on their way to the watches.
     changes: VecDeque<(Ms, MetaChange)>,
@@ -76,8 +78,10 @@ pub(super) struct Written {
 struct Core {
     now: Ms,
     rng: StdRng,
-    /// Longest way of a request or an answer.
+    /// Longest way of a request or an answer, most of the time.
     slow: Ms,
+    /// How many of a thousand requests, and of a thousand answers, take longer than any node waits, or nearly.
+    late: u32,
     data: BTreeMap<String, Versioned>,
     version: u64,
     requests: Vec<Request>,
@@ -96,6 +100,7 @@ impl SimStore {
             now: 0,
             rng: StdRng::seed_from_u64(seed),
             slow,
+            late: 0,
             data: BTreeMap::new(),
             version: 0,
             requests: Vec::new(),
@@ -112,6 +117,16 @@ impl SimStore {
     /// The store as one node reaches it.
     pub(super) fn link(&self, node: usize) -> Arc<dyn MetaStore> {
         Arc::new(SimLink { store: self.clone(), node })
+    }
+
+    /// Lets so many of a thousand requests and answers come late.
+    pub(super) fn late(&self, of_a_thousand: u32) {
+        self.core().late = of_a_thousand;
+    }
+
+    /// Lets answers to one node take so much longer.
+    pub(super) fn answers_late(&self, node: usize, by: Ms) {
+        self.core().ways[node].answers = by;
     }
 
     /// Cuts or heals one node's way.
@@ -160,7 +175,7 @@ impl SimStore {
             let next = core.rng.random_range(0..arrived.len());
             let Request { node, op, answer: to, .. } = arrived.swap_remove(next);
             let result = core.apply(node, op);
-            let arrives = now + core.way_time();
+            let arrives = now + core.call_time() + core.ways[node].answers;
             core.replies.push(Reply { node, arrives, result, to });
         }
         for reply in std::mem::take(&mut core.replies) {
@@ -189,6 +204,13 @@ impl SimStore {
 }
 
 impl Core {
+    fn call_time(&mut self) -> Ms {
+        if self.late > 0 && self.rng.random_ratio(self.late, 1000) {
+            return self.rng.random_range(500..4_000);
+        }
+        self.way_time()
+    }
+
     fn way_time(&mut self) -> Ms {
         let slow = self.slow;
         self.rng.random_range(0..=slow)
@@ -269,7 +291,7 @@ impl SimLink {
         let (answer, answered) = oneshot::channel();
         {
             let mut core = self.store.core();
-            let arrives = core.now + core.way_time();
+            let arrives = core.now + core.call_time();
             core.requests.push(Request { node: self.node, op, arrives, answer });
         }
         match tokio::time::timeout(TIMEOUT, answered).await {
