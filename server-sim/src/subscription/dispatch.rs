@@ -162,7 +162,7 @@ impl Live {
     }
 
     /// Puts the open records of a batch into the dead-letter stream; they count as acknowledged once that is
-    /// durable. A stop in between puts them there twice.
+    /// durable. A stop in between, or a move to another node, puts them there twice.
     async fn bury(
         &self,
         shard: ShardId,
@@ -180,6 +180,10 @@ impl Live {
             dead_letter::batches(&batch, &burial, &target)
         });
         for (to, batch) in apart.await.map_err(|error| error.to_string())?? {
+            // The next owner puts aside what it finds open.
+            if !self.owned() {
+                return Err("the subscription moves to another node".to_owned());
+            }
             self.log.append(to, batch).await.map_err(|error| error.to_string())?;
         }
         tracing::warn!(
