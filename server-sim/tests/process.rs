@@ -166,6 +166,75 @@ async fn sigterm_ends_the_server_in_time_although_calls_are_open() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_nodes_of_one_process_serve_one_store_and_stop_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = || ServerProcess::start(&ServerOptions { nodes: 3, ..options(dir.path()) }).unwrap();
+    let server = start();
+    let ports = server.ports().to_vec();
+    assert_eq!(ports.len(), 3);
+    let shard = create(&mut connect(ports[0]).await, "s", 1).await[0];
+    let id = append(&mut connect(ports[1]).await, shard, "x").await;
+    let read = read_all(&mut connect(ports[2]).await, shard).await;
+    assert_eq!((payloads(&read), &read[0].record_ids), (vec!["x".to_owned()], &vec![id]));
+    let mut cluster = connect(ports[2]).await;
+    let mut members = async || {
+        let described = cluster.describe_cluster(()).await.unwrap().into_inner();
+        let mut ids: Vec<u32> = described.server_nodes.iter().map(|node| node.id).collect();
+        ids.sort_unstable();
+        ids
+    };
+    poll("they see each other", async || members().await == [1, 2, 3]).await;
+    assert!(Command::new("kill").arg(server.id().to_string()).status().unwrap().success());
+    hstream_testkit::eventually("all ports are closed", DEADLINE, || {
+        let ports = ports.clone();
+        async move {
+            for port in ports {
+                tokio::net::TcpStream::connect(("127.0.0.1", port)).await.err()?;
+            }
+            Some(())
+        }
+    })
+    .await;
+    drop(server);
+    // Its data can be used again at once, also by a node alone.
+    let server = ServerProcess::start(&options(dir.path())).unwrap();
+    let read = read_all(&mut connect(server.port()).await, shard).await;
+    assert_eq!(payloads(&read), ["x"]);
+    server.kill().unwrap();
+    // And by several again, although nobody gave a lease back.
+    let server = start();
+    server.kill().unwrap();
+    let server = start();
+    assert_eq!(payloads(&read_all(&mut connect(server.port()).await, shard).await), ["x"]);
+}
+
+#[test]
+fn several_nodes_say_who_speaks_and_what_they_are_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let mut child = Command::new(BINARY);
+    child.args(["--nodes", "2", "--port", "0", "--server-id", "7", "--file-log-path"]).arg(&log);
+    let _child =
+        Killed(child.arg("--data-dir").arg(dir.path().join("data")).stdin(Stdio::null()).spawn().unwrap());
+    let deadline = Instant::now() + DEADLINE;
+    let text = loop {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        if text.contains("clients connect to") {
+            break text;
+        }
+        assert!(Instant::now() < deadline, "{text}");
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    assert!(text.contains("[WARNING]") && text.contains("for development and tests only"), "{text}");
+    for marker in ["Server is started on port", "All servers have been initialized", "Cluster is ready!"] {
+        for node in ["[node#7]", "[node#8]"] {
+            let lines = text.lines().filter(|line| line.contains(marker) && line.contains(node)).count();
+            assert_eq!(lines, 1, "{marker} of {node} in {text}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_log_is_refused_untouched_and_served_only_when_asked() {
     let dir = tempfile::tempdir().unwrap();
     let server = ServerProcess::start(&options(dir.path())).unwrap();

@@ -1,6 +1,6 @@
 //! A real `hstream-server` process.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
@@ -23,6 +23,8 @@ pub struct ServerOptions {
     pub data_dir: PathBuf,
     /// Client port; 0 takes a free one.
     pub port: u16,
+    /// Nodes in the process; with several of them ports rise in steps of 10.
+    pub nodes: u32,
     /// Further flags.
     pub flags: Vec<String>,
 }
@@ -30,7 +32,13 @@ pub struct ServerOptions {
 impl ServerOptions {
     /// The server of this build, a free port.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        ServerOptions { binary: server_binary(), data_dir: data_dir.into(), port: 0, flags: Vec::new() }
+        ServerOptions {
+            binary: server_binary(),
+            data_dir: data_dir.into(),
+            port: 0,
+            nodes: 1,
+            flags: Vec::new(),
+        }
     }
 }
 
@@ -38,7 +46,8 @@ impl ServerOptions {
 #[derive(Debug)]
 pub struct ServerProcess {
     child: Child,
-    port: u16,
+    /// Of each node; the first one is there.
+    ports: Vec<u16>,
 }
 
 /// Path of the `hstream-server` executable: `HSTREAM_SERVER_BINARY`, or the one in the target directory that
@@ -70,7 +79,10 @@ impl ServerProcess {
             .args(["--bind-address", "127.0.0.1", "--internal-port", "0", "--port"])
             .arg(options.port.to_string())
             .args(&options.flags);
-        ServerProcess::start_command(command)
+        if options.nodes > 1 {
+            command.args(["--nodes", &options.nodes.to_string()]);
+        }
+        ServerProcess::start_nodes(command, options.nodes as usize)
     }
 
     /// Starts a server that a test has put together by itself, for example the test executable again with another
@@ -78,7 +90,11 @@ impl ServerProcess {
     ///
     /// # Errors
     /// As [`ServerProcess::start`].
-    pub fn start_command(mut command: Command) -> Result<ServerProcess> {
+    pub fn start_command(command: Command) -> Result<ServerProcess> {
+        ServerProcess::start_nodes(command, 1)
+    }
+
+    fn start_nodes(mut command: Command, nodes: usize) -> Result<ServerProcess> {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -94,8 +110,8 @@ impl ServerProcess {
                 let _ = sender.try_send(line);
             }
         });
-        match await_ready(&lines) {
-            Ok(port) => Ok(ServerProcess { child, port }),
+        match await_ready(&lines, nodes) {
+            Ok(ports) => Ok(ServerProcess { child, ports }),
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -104,14 +120,20 @@ impl ServerProcess {
         }
     }
 
-    /// The client port.
+    /// The client port of the first node.
     pub fn port(&self) -> u16 {
-        self.port
+        self.ports.first().copied().unwrap_or_default()
+    }
+
+    /// The client ports of all nodes, lowest first.
+    pub fn ports(&self) -> &[u16] {
+        &self.ports
     }
 
     /// URL for clients.
     pub fn url(&self) -> String {
-        format!("hstream://127.0.0.1:{}", self.port)
+        let addresses: Vec<String> = self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        format!("hstream://{}", addresses.join(","))
     }
 
     /// Process id.
@@ -142,18 +164,20 @@ pub fn announce_ready(port: u16) {
     eprintln!("Server is started on port {port}\nCluster is ready!");
 }
 
-fn await_ready(lines: &mpsc::Receiver<String>) -> Result<u16> {
+/// Waits until so many nodes are ready; their ports.
+fn await_ready(lines: &mpsc::Receiver<String>, nodes: usize) -> Result<Vec<u16>> {
     let end = Instant::now() + READY_WITHIN;
     let mut seen: Vec<String> = Vec::new();
-    let mut port = None;
+    let (mut ports, mut ready) = (Vec::new(), 0);
     loop {
         match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
             Ok(line) => {
-                if let Some(found) = started_port(&line) {
-                    port = Some(found);
-                }
-                if line.contains("Cluster is ready!") {
-                    return port.context("the server said it is ready but not on which port");
+                ports.extend(started_port(&line));
+                ready += usize::from(line.contains("Cluster is ready!"));
+                if ready >= nodes {
+                    ensure!(ports.len() >= nodes, "the server said it is ready but not on which port");
+                    ports.sort_unstable();
+                    return Ok(ports);
                 }
                 if seen.len() == KEPT_LINES {
                     seen.remove(0);

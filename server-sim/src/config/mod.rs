@@ -83,7 +83,13 @@ impl Arguments {
         let default = NodeConfig::default();
 
         let port = self.port.or(server.port).unwrap_or(default.port);
-        let internal_port = self.internal_port.or(server.internal_port).unwrap_or(default.internal_port);
+        let nodes = self.nodes.filter(|nodes| *nodes > 1);
+        let internal_port = self.internal_port.or(server.internal_port);
+        // Who wants free ports for several nodes wants them all to be free.
+        let internal_port = internal_port.unwrap_or(match (nodes, port) {
+            (Some(_), 0) => 0,
+            _ => default.internal_port,
+        });
         let cluster = cluster::cluster(self.cluster, &mut server, internal_port)?;
         let mut warnings: Vec<String> = stores.iter().map(|name| foreign_store(name)).collect();
         warnings.extend(about(&cluster));
@@ -154,7 +160,7 @@ impl Arguments {
                 limits,
                 cluster,
             },
-            nodes: self.nodes.filter(|nodes| *nodes > 1),
+            nodes,
             log: LogSettings { level, color: self.log_with_color.or(server.log_with_color), file: log_file },
             meaningless,
             warnings,

@@ -151,3 +151,96 @@ impl MetaStore for OffshoreMeta {
         self.elsewhere.run(async move { meta.settle().await }).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::disk::{Disk, FaultDisk};
+    use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
+    use crate::test_cluster::pause::Pause;
+    use crate::test_cluster::threads::Threads;
+    use futures::stream::{FuturesOrdered, StreamExt as _};
+    use std::time::Duration;
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    fn shard(shard: ShardId) -> Vec<ShardSpec> {
+        vec![ShardSpec { shard, retention_secs: 0 }]
+    }
+
+    /// A store with its runtime, and the log as a node has it.
+    async fn store(disk: &FaultDisk) -> (EmbeddedStore, Arc<OffshoreLog>, Threads) {
+        let threads = Threads::start("store".into(), 2, None).unwrap();
+        let runtime = threads.handle().unwrap().clone();
+        let options = EmbeddedOptions { reserve_bytes: 0, ..EmbeddedOptions::default() };
+        let disk = Arc::new(disk.clone()) as Arc<dyn Disk>;
+        let store = runtime.spawn(EmbeddedStore::open(disk, options)).await.unwrap().unwrap();
+        let log = OffshoreLog::new(store.log(), runtime);
+        (store, log, threads)
+    }
+
+    #[tokio::test]
+    async fn a_node_that_stands_still_in_the_middle_of_a_call_holds_up_nobody() {
+        let disk = FaultDisk::new();
+        let (store, log, _threads) = store(&disk).await;
+        let node = Threads::start("node".into(), 1, None).unwrap();
+        disk.hold_syncs();
+        // One at a time: the node's turn comes when the first is done, and the last one's after that.
+        let create = |log: Arc<dyn LogStore>, number| async move { log.create_shards(&shard(number)).await };
+        let first = tokio::spawn(create(store.log(), 1));
+        while disk.waiting_syncs() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let (polled, waits) = tokio::sync::oneshot::channel();
+        let second = node.handle().unwrap().spawn(async move {
+            let mut call = Box::pin(create(log, 2));
+            assert!(futures::poll!(&mut call).is_pending());
+            polled.send(()).unwrap();
+            call.await
+        });
+        waits.await.unwrap();
+        let pause = Pause::default();
+        pause.hold(node.handle().unwrap()).await.unwrap();
+        let third = tokio::spawn(create(store.log(), 3));
+        disk.release_syncs();
+        first.await.unwrap().unwrap();
+        let third = tokio::time::timeout(DEADLINE, third).await.expect("it does not wait for the node");
+        third.unwrap().unwrap();
+        assert!(store.log().tail(2).is_ok(), "what the node had asked for has happened");
+        assert!(!second.is_finished());
+        pause.release();
+        second.await.unwrap().unwrap();
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn appends_keep_the_order_in_which_they_were_made() {
+        let (store, log, _threads) = store(&FaultDisk::new()).await;
+        log.create_shards(&shard(1)).await.unwrap();
+        let append = |_| {
+            let batch = NewBatch { bytes: Bytes::from_static(b"x"), records: 1, producer: None };
+            log.append(1, batch)
+        };
+        let appended: Vec<Lsn> =
+            (0..500).map(append).collect::<FuturesOrdered<_>>().map(|done| done.unwrap().lsn).collect().await;
+        assert!(appended.is_sorted(), "{appended:?}");
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_call_goes_on_when_the_node_that_made_it_is_gone() {
+        let disk = FaultDisk::new();
+        let (store, log, _threads) = store(&disk).await;
+        disk.hold_syncs();
+        let mut call = Box::pin(async move { log.create_shards(&shard(1)).await });
+        assert!(futures::poll!(&mut call).is_pending());
+        drop(call);
+        disk.release_syncs();
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        while store.log().tail(1).is_err() {
+            assert!(tokio::time::Instant::now() < deadline);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        store.close().await;
+    }
+}

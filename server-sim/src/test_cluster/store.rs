@@ -2,9 +2,10 @@
 
 use super::error::TestClusterError;
 use super::offshore::{OffshoreLog, OffshoreMeta};
-use crate::node::{NodeConfig, open_embedded};
+use crate::node::{NodeConfig, StartError, open_embedded};
 use crate::store::disk::LocalDisk;
 use crate::store::embedded::EmbeddedStore;
+use crate::stream::Streams;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -25,6 +26,11 @@ impl SharedStore {
     pub(super) async fn open(config: &NodeConfig) -> Result<SharedStore, TestClusterError> {
         let open = |path: &std::path::Path| Ok(Arc::new(LocalDisk::open(path)?) as _);
         let embedded = open_embedded(config, open).await.map_err(TestClusterError::Store)?;
+        // No node does it: each has to take what it finds for another one's work.
+        let unusable =
+            |source| TestClusterError::Store(StartError::Catalogue { path: config.data_dir.clone(), source });
+        let streams = Streams::open(embedded.log(), embedded.meta()).await.map_err(unusable)?;
+        streams.reclaim().await.map_err(unusable)?;
         let log = OffshoreLog::new(embedded.log(), Handle::current());
         let meta = OffshoreMeta::new(embedded.meta(), Handle::current());
         Ok(SharedStore { embedded, log, meta })

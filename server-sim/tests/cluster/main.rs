@@ -3,8 +3,8 @@
 #[path = "../support/mod.rs"]
 mod wire;
 
+mod faults;
 mod lookups;
 mod seen;
+mod serving;
 mod support;
-
-mod faults;

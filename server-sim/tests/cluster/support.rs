@@ -1,11 +1,10 @@
 //! What these tests share.
-#![allow(dead_code, reason = "parts of it are for tests to come")]
 
 use hstream_server::test_cluster::TestCluster;
-use hstreamdb::{Client, ReceivedBatch};
 use hstreamdb_proto::api::h_stream_api_client::HStreamApiClient;
+use hstreamdb_proto::api::*;
+use prost::Message as _;
 use std::time::Duration;
-use tokio::time::Instant;
 use tonic::transport::Channel;
 
 /// No step of a test takes longer, unless something hangs.
@@ -16,11 +15,6 @@ pub type Wire = HStreamApiClient<Channel>;
 
 pub async fn cluster(nodes: u32) -> TestCluster {
     TestCluster::start(nodes).await.unwrap_or_else(|error| panic!("a cluster starts: {error}"))
-}
-
-/// The client as users have it.
-pub async fn client(cluster: &TestCluster) -> Client {
-    Client::connect(&cluster.url()).await.unwrap_or_else(|error| panic!("a client connects: {error}"))
 }
 
 /// A bare connection to each of the nodes, in the order of their numbers.
@@ -38,17 +32,16 @@ pub async fn wire(cluster: &TestCluster, node: u32) -> Wire {
     HStreamApiClient::new(endpoint.connect().await.unwrap())
 }
 
-/// Texts of the records of a batch.
-pub fn texts(batch: &ReceivedBatch) -> Vec<String> {
-    let records = batch.records().unwrap();
-    records.iter().map(|record| String::from_utf8_lossy(&record.payload).into_owned()).collect()
-}
-
-/// Asks until it holds.
-pub async fn poll(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "{what} within {DEADLINE:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+/// Appends one record through this node.
+pub async fn append(wire: &mut Wire, shard: u64, payload: &str) -> RecordId {
+    let header = HStreamRecordHeader { flag: 1, ..Default::default() };
+    let record = HStreamRecord { header: Some(header), payload: payload.to_owned().into() };
+    let records = BatchedRecord {
+        compression_type: CompressionType::None as i32,
+        publish_time: None,
+        batch_size: 1,
+        payload: BatchHStreamRecords { records: vec![record] }.encode_to_vec().into(),
+    };
+    let request = AppendRequest { stream_name: "s".into(), shard_id: shard, records: Some(records) };
+    wire.append(request).await.expect("acknowledged").into_inner().record_ids[0]
 }
