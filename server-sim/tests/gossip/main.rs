@@ -67,6 +67,12 @@ fn a_process_that_stands_still_is_suspected_and_comes_back() {
         assert!(!states.iter().any(|state| state == "Down"), "node {node} saw node 2 {states:?}");
     }
 
+    // What it has missed it does not hold against the others.
+    for other in [1, 3, 4, 5] {
+        let states = cluster.history(2, other);
+        assert!(!states.iter().any(|state| state == "Down"), "node 2 saw node {other} {states:?}");
+    }
+
     // Long enough to be declared dead.
     cluster.pause(4);
     cluster.until_all("node 4 down", |seen| seen.state(4) == "Down");
@@ -88,6 +94,10 @@ fn a_node_that_one_other_cannot_hear_is_kept_alive_by_the_rest() {
         let states = cluster.history(node, 2);
         assert!(!states.iter().any(|state| state == "Down"), "node {node} saw node 2 {states:?}");
     }
+    // It is the others' answers that keep it alive: without them node 1 suspects it at each of its eight probes, and it has
+    // to refute.
+    let suspected = cluster.history(1, 2).iter().filter(|state| *state == "Suspect").count();
+    assert!(suspected <= 2, "suspected {suspected} times in eight probes");
     cluster.until_all("everybody alive", |seen| seen.count("Alive") == 5);
 }
 
