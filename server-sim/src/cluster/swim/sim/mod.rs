@@ -148,11 +148,34 @@ impl World {
         process.membership = Some(membership);
         (process.paused, process.waiting) = (false, Vec::new());
         self.carry_out(node, first);
-        let seed = (0..self.size())
-            .find(|other| *other != node && self.is_up(*other) && self.network.connects(node, *other));
-        if let Some(seed) = seed {
+        self.join(node);
+    }
+
+    /// Asks the first that is up, as nodes ask their seeds.
+    pub fn join(&mut self, node: usize) {
+        let reachable =
+            |other: &usize| *other != node && self.is_up(*other) && self.network.connects(node, *other);
+        if let Some(seed) = (0..self.size()).find(reachable) {
             self.visit(node, self.nodes[seed].address);
         }
+    }
+
+    pub fn generation(&self, node: usize) -> u64 {
+        self.nodes[node].generation
+    }
+
+    /// Who sees whom how, for messages.
+    pub fn opinions(&self) -> String {
+        let line = |node: usize| {
+            let states = self
+                .view(node)
+                .nodes
+                .values()
+                .map(|member| format!("{:?}", member.state))
+                .collect::<Vec<_>>();
+            format!("\n{} sees {}", id_of(node), states.join(" "))
+        };
+        self.up().into_iter().map(line).collect()
     }
 
     /// Its next run has another address.

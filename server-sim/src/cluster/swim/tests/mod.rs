@@ -6,3 +6,4 @@ mod hostile;
 mod measure;
 mod returning;
 mod scenarios;
+mod schedules;

@@ -1,8 +1,10 @@
 //! What happens to whom, step by step.
 
+use crate::cluster::swim::identity::Identity;
 use crate::cluster::swim::sim::{Op, World, address_of, id_of};
 use crate::cluster::swim::{Event, GossipSettings};
 use crate::cluster::{MemberState, Phase};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 fn settled(nodes: usize, seed: u64) -> World {
@@ -84,6 +86,25 @@ fn the_dead_are_found_dead_and_nobody_else() {
     assert!(world.all_see(1, MemberState::Down) && world.all_see(5, MemberState::Down));
     let downs = world.noticed(Duration::ZERO, |event| matches!(event, Event::Down(_)));
     assert_eq!(downs.len(), 12, "{downs:?}");
+}
+
+#[test]
+fn others_vouch_for_a_node_that_one_cannot_reach() {
+    let cut_link = |censor: fn(&[u8]) -> bool| {
+        let mut world = settled(5, 9);
+        world.network.loss_of = BTreeMap::from([((0, 1), 1.0), ((1, 0), 1.0)]);
+        world.censor = censor;
+        world.run(seconds(60));
+        world.noticed(Duration::ZERO, |event| matches!(event, Event::Suspect(_) | Event::Down(_))).len()
+    };
+    assert_eq!(cut_link(|_| false), 0);
+    // Without proxies.
+    assert!(cut_link(asks_for_a_probe) > 0);
+}
+
+fn asks_for_a_probe(packet: &[u8]) -> bool {
+    let header: (foca::Header<Identity>, _) = postcard::take_from_bytes(packet).unwrap();
+    matches!(header.0.message, foca::Message::PingReq { .. })
 }
 
 #[test]
