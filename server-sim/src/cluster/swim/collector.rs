@@ -13,6 +13,8 @@ pub(super) struct Collector {
     /// Who was probed.
     pub pinged: Option<Identity>,
     pub indirect: u64,
+    /// Packets that only carry news.
+    pub gossip: u64,
     /// Whom a probe has not reached.
     pub failed: Option<Identity>,
     /// Whether others declared this node dead.
@@ -29,6 +31,7 @@ impl Runtime<Identity> for Collector {
                 match header.message {
                     Message::Ping(_) => self.pinged = Some(header.dst.clone()),
                     Message::PingReq { .. } => self.indirect += 1,
+                    Message::Gossip => self.gossip += 1,
                     _ => {}
                 }
             }

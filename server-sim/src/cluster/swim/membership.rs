@@ -305,6 +305,7 @@ impl Membership {
         if let Some(packet) = suspect.and_then(|suspect| accuse(&self.identity, self.incarnation, suspect)) {
             row.accused = Some(now);
             self.stats.packets_sent += 1;
+            self.stats.gossip_sent += 1;
             self.stats.bytes_sent += packet.bytes.len() as u64;
             output.packets.push(packet);
         }
@@ -487,6 +488,7 @@ impl Membership {
         }
         self.stats.probes += u64::from(run.pinged.is_some());
         self.stats.indirect_probes += run.indirect;
+        self.stats.gossip_sent += run.gossip;
         self.stats.packets_sent += run.packets.len() as u64;
         self.stats.bytes_sent += run.packets.iter().map(|packet| packet.bytes.len() as u64).sum::<u64>();
         output.packets.extend(run.packets);

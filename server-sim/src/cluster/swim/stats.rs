@@ -5,7 +5,9 @@
 pub struct SwimStats {
     /// Packets sent.
     pub packets_sent: u64,
-    /// Their bytes.
+    /// Of these, packets that only carry news; there are none while nothing happens.
+    pub gossip_sent: u64,
+    /// Bytes sent.
     pub bytes_sent: u64,
     /// Packets taken.
     pub packets_received: u64,

@@ -180,6 +180,10 @@ impl Table {
                 any = true;
                 continue;
             };
+            if row.doubtful && identity.age() < row.identity.age() {
+                // Foca has forgotten the later run, and somebody still speaks of this one.
+                continue;
+            }
             row.doubtful = false;
             if row.state == state && row.identity.age() == identity.age() {
                 continue;

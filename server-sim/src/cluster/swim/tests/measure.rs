@@ -77,8 +77,10 @@ pub fn deaths(nodes: usize, times: usize, seed: u64) -> Deaths {
 /// What a cluster in which nobody dies sends, and whom it thinks dead.
 #[derive(Debug)]
 pub struct Quiet {
-    /// Packets per node and period.
-    pub packets: f64,
+    /// Packets per node and period that belong to probes.
+    pub probes: f64,
+    /// And those that only carry news.
+    pub gossip: f64,
     /// Their bytes.
     pub bytes: f64,
     /// Verdicts, over all observers.
@@ -94,8 +96,8 @@ pub fn quiet(nodes: usize, periods: u32, loss: f64, no_suspicion: bool, seed: u6
         (0..nodes).map(|node| figure(&world.membership(node).stats())).sum()
     };
     (world.network.loss, world.no_suspicion) = (loss, no_suspicion);
-    let figures: [fn(&SwimStats) -> u64; 4] =
-        [|s| s.packets_sent, |s| s.bytes_sent, |s| s.downs, |s| s.suspicions];
+    let figures: [fn(&SwimStats) -> u64; 5] =
+        [|s| s.packets_sent, |s| s.bytes_sent, |s| s.downs, |s| s.suspicions, |s| s.gossip_sent];
     let before = figures.map(|figure| sum(&world, figure));
     world.periods(periods);
     let mut spent = figures.map(|figure| sum(&world, figure));
@@ -103,7 +105,8 @@ pub fn quiet(nodes: usize, periods: u32, loss: f64, no_suspicion: bool, seed: u6
     let per_node = |total: u64| total as f64 / nodes as f64 / f64::from(periods);
     let agree = world.all_agree() || world.periods_until(60, World::all_agree);
     Quiet {
-        packets: per_node(spent[0]),
+        probes: per_node(spent[0] - spent[4]),
+        gossip: per_node(spent[4]),
         bytes: per_node(spent[1]),
         downs: spent[2],
         suspicions: spent[3],

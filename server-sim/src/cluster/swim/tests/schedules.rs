@@ -126,3 +126,23 @@ proptest! {
         play(ops, seed);
     }
 }
+
+/// Found by the thousand.
+#[test]
+fn who_comes_back_does_not_take_an_older_run_for_the_latest() {
+    let ms = |ms| Op::Wait(Duration::from_millis(ms));
+    let cut_off = |nodes: &[usize]| Op::CutOff(nodes.to_vec());
+    play(
+        vec![
+            cut_off(&[2, 0]),
+            Op::Start(4),
+            Op::Leave(4),
+            ms(1570),
+            ms(877),
+            ms(1922),
+            cut_off(&[3]),
+            ms(100),
+        ],
+        12492,
+    );
+}
