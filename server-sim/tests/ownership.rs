@@ -1,7 +1,7 @@
 //! Subscriptions and polled readers of two nodes over one store, of which each can be cut off. No network.
 
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use hstream_server::cluster::ownership::{Kind, Ownership, Session, SessionStart};
 use hstream_server::cluster::{Member, MemberState, Members, NodeId, Phase};
 use hstream_server::error::{Class, ServerError};
@@ -225,6 +225,23 @@ async fn an_owner_that_loses_the_store_ends_its_consumers_within_a_lease_and_the
     let refused = async || stack.one.attach(Claiming::Anyhow).await.err();
     until("the old owner learns who is", async || refused().await == Some(NotServed::Elsewhere(NodeId(2))))
         .await;
+}
+
+#[tokio::test]
+async fn what_waits_to_leave_stays_here_after_a_pause_that_was_longer_than_the_lease() {
+    let stack = Stack::fresh().await;
+    for _ in 0..3 {
+        stack.append().await;
+    }
+    let mut consumer = stack.one.consumer().await;
+    consumer.next().await;
+    // The other two batches are in the outbox.
+    let delivered = async || stack.one.subscriptions.lag("sub").await.unwrap()[0].unacked_records;
+    until("all were delivered", async || delivered().await == 3).await;
+    // Everything on this thread stands still, and goes on with the next message first.
+    std::thread::sleep(LEASE + Duration::from_millis(200));
+    let next = consumer.responses.next().now_or_never().expect("it says so at once").expect("with an error");
+    assert_eq!(next.unwrap_err().code(), Code::Unavailable);
 }
 
 #[tokio::test]
