@@ -120,6 +120,11 @@ def shared():
     return _shared
 
 
+def single_node(reason):
+    """Marks a test of what holds for one node only, whatever the server."""
+    return unittest.skipIf(NODES > 1, reason)
+
+
 def unique(noun="stream"):
     return "%s-%s" % (noun, uuid.uuid4().hex[:12])
 
@@ -157,11 +162,17 @@ class PublishedTestCase(unittest.IsolatedAsyncioTestCase):
         await self.client.create_subscription(name, stream, **options)
         return name
 
-    def stub(self):
+    def stub(self, port=None):
         """The published stubs, for calls that the client does not offer."""
-        channel = grpc.aio.insecure_channel("127.0.0.1:%d" % self.port)
+        channel = grpc.aio.insecure_channel("127.0.0.1:%d" % (port or self.port))
         self.addAsyncCleanup(channel.close)
         return wire_grpc.HStreamApiStub(channel)
+
+    async def owner(self, subscription):
+        """Those of the node that serves a subscription."""
+        request = wire.LookupSubscriptionRequest(subscriptionId=subscription)
+        found = await self.stub().LookupSubscription(request)
+        return self.stub(found.serverNode.port)
 
     async def refused(self, awaitable, status, code=None, message=None, extra=...):
         """How the client raises: the status, and the JSON text it leaves to its user."""
@@ -218,4 +229,4 @@ def offset(special=None, record=None, timestamp=None):
     return result
 
 
-__all__ = ["PublishedTestCase", "Server", "consume", "offset", "shared", "unique", "wire", "wire_grpc"]
+__all__ = ["PublishedTestCase", "Server", "consume", "offset", "shared", "single_node", "unique", "wire", "wire_grpc"]

@@ -16,7 +16,7 @@ class Subscriptions(PublishedTestCase):
         self.assertTrue(await self.client.does_subscription_exist(name))
         listed = {each.subscription_id: each for each in await self.client.list_subscriptions()}
         self.assertEqual(listed[name], hstreamdb.Subscription(name, stream, 600, 10000))
-        stored = await self.stub().GetSubscription(wire.GetSubscriptionRequest(id=name))
+        stored = await (await self.owner(name)).GetSubscription(wire.GetSubscriptionRequest(id=name))
         self.assertEqual(stored.subscription.offset, hstreamdb.SpecialOffset.LATEST)
         await self.client.delete_subscription(name)
         self.assertFalse(await self.client.does_subscription_exist(name))
@@ -104,7 +104,7 @@ class Consumers(PublishedTestCase):
             return asyncio.ensure_future(calls[name].start())
 
         tasks = [consumer("a"), consumer("b")]
-        stub = self.stub()
+        stub = await self.owner(subscription)
         while True:
             attached = await stub.ListConsumers(wire.ListConsumersRequest(subscriptionId=subscription))
             if len(attached.consumers) == 2:
@@ -133,7 +133,7 @@ class Consumers(PublishedTestCase):
         await self.client.append(stream, [b"x"])
         subscription = await self.subscription(stream)
         (record,) = await consume(self.client, subscription, 1)
-        stored = await self.stub().GetSubscription(wire.GetSubscriptionRequest(id=subscription))
+        stored = await (await self.owner(subscription)).GetSubscription(wire.GetSubscriptionRequest(id=subscription))
         self.assertEqual(
             [(each.shardId, each.batchId) for each in stored.offsets], [(record.id.shard_id, record.id.batch_id)]
         )

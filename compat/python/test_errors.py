@@ -4,7 +4,7 @@ import asyncio
 
 import grpc
 import hstreamdb
-from server import PublishedTestCase, Server, consume, offset, unique
+from server import PublishedTestCase, Server, consume, offset, single_node, unique
 
 EARLIEST = offset(special=hstreamdb.SpecialOffset.EARLIEST)
 Code = grpc.StatusCode
@@ -101,6 +101,7 @@ class Refusals(PublishedTestCase):
         # Measured after compression.
         self.assertEqual(len(list(await self.client.append(stream, [large], compresstype="gzip"))), 1)
 
+    @single_node("there are others")
     async def test_streams_that_are_not_there_look_unavailable_and_a_single_node_has_no_other(self):
         # Plain text, no JSON; the client takes it for a dead node and gives up on its only one.
         for call in [
@@ -157,6 +158,7 @@ class Outages(PublishedTestCase):
                 self.assertEqual(error.code(), Code.UNAVAILABLE)
                 await asyncio.sleep(0.05)
 
+    @single_node("the client tells a last node that fails from others")
     async def test_a_killed_server_is_unavailable_and_its_successor_has_everything(self):
         stream = await self.stream()
         subscription = await self.subscription(stream)

@@ -4,7 +4,7 @@ import hashlib
 import inspect
 
 import hstreamdb
-from server import PublishedTestCase, consume, shared, unique, wire
+from server import PublishedTestCase, consume, shared, single_node, unique, wire
 
 
 class Connecting(PublishedTestCase):
@@ -24,6 +24,7 @@ class Connecting(PublishedTestCase):
         with self.assertRaises(KeyError):
             await hstreamdb.secure_client(url="hstream://127.0.0.1:%d" % self.port)
 
+    @single_node("there are more addresses")
     async def test_discovery_names_the_address_that_was_used(self):
         # One node, one channel: a second one would mean that another address was advertised.
         self.assertEqual(list(self.client._channels), ["127.0.0.1:%d" % self.port])

@@ -2,7 +2,7 @@
 
 import grpc
 import hstreamdb
-from server import PublishedTestCase, offset, unique, wire
+from server import PublishedTestCase, offset, single_node, unique, wire
 
 EARLIEST, LATEST = hstreamdb.SpecialOffset.EARLIEST, hstreamdb.SpecialOffset.LATEST
 
@@ -63,6 +63,7 @@ class Stubs(PublishedTestCase):
         await self.client.create_reader(stream, reader, offset(special=EARLIEST), 0)
         self.assertEqual([r.payload for r in await self.client.read_reader(reader, 10)], [b"2", b"3"])
 
+    @single_node("lookups name any node")
     async def test_lists_and_lookups(self):
         stream, ids, stub = await self.filled()
         cluster = await stub.DescribeCluster(wire.google_dot_protobuf_dot_empty__pb2.Empty())
