@@ -13,6 +13,8 @@ pub(crate) enum Call {
     Get,
     List,
     Put,
+    /// Several, by the first key.
+    PutMany,
     Delete,
     Settle,
 }
@@ -121,7 +123,11 @@ impl MetaStore for Staged {
     }
 
     async fn put_many(&self, values: Vec<(String, Bytes)>, guard: Option<Guard>) -> Result<()> {
-        self.inner.put_many(values, guard).await
+        let first = values.first().map(|(key, _)| key.clone()).unwrap_or_default();
+        self.at(When::Before, Call::PutMany, &first).await;
+        let answer = self.inner.put_many(values, guard).await;
+        self.at(When::After, Call::PutMany, &first).await;
+        answer
     }
 
     async fn delete(&self, key: &str, expect: Expect) -> Result<()> {

@@ -30,7 +30,7 @@ impl Subscriptions {
     /// # Errors
     /// [`Class::SubscriptionNotFound`](crate::error::Class::SubscriptionNotFound); what the stores report.
     pub async fn lag(&self, id: &str) -> Result<Vec<ShardLag>> {
-        let entry = self.entry(id)?;
+        let entry = self.find(id).await?;
         let definition = entry.definition();
         let mut lags = BTreeMap::new();
         if let Some(live) = entry.live() {

@@ -3,6 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `registry` | which subscriptions exist: create, list, delete, attach a consumer |
+//! | `entries` | all of them as this node knows them, following the store |
 //! | `definition` | what is stored about one |
 //! | `live` | one that has had consumers since this process started: its tasks and checkpoints |
 //! | `lag`, `seek` | how far one is, and how to move it |
@@ -27,6 +28,7 @@ mod definition;
 mod delivery;
 mod dispatch;
 mod early_acks;
+mod entries;
 mod fetch;
 mod lag;
 mod live;

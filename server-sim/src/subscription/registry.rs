@@ -1,9 +1,11 @@
 //! Which subscriptions exist.
 //!
-//! Definitions are kept in memory and in the [`MetaStore`]. Whatever changes both runs in a task of its own,
-//! so that a caller who goes away cannot leave them apart.
+//! Definitions stand in the [`MetaStore`], and every node follows them. What changes several things runs in a task of its
+//! own, so that a caller who goes away cannot leave them apart. How creating one goes together with the deletion of its
+//! stream on another node is told in [`Streams`]'s module.
 
 use super::definition::{CHECKPOINTS, DEFINITIONS, Definition};
+use super::entries::{Entries, Entry, Phase};
 use super::fetch::{Caller, Fetch};
 use super::live::Live;
 use super::policy::{Policy, PolicyChange};
@@ -12,7 +14,7 @@ use crate::cluster::NodeId;
 use crate::cluster::ownership::{Claim, ClaimError, Keeper, Kind, Ownership};
 use crate::error::{Class, Result, ServerError};
 use crate::stats::SubscriptionStats;
-use crate::store::{Expect, LogStore, Lsn, MetaStore, ShardId, StoreError};
+use crate::store::{Expect, Follower, LogStore, Lsn, MetaStore, ShardId, StoreError, View};
 use crate::stream::{StreamId, Streams};
 use async_trait::async_trait;
 use futures::Stream;
@@ -21,9 +23,14 @@ use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tonic::{Code, Status};
+
+/// Times that the removal of a definition is begun anew because it was changed.
+const REMOVALS: usize = 32;
+/// Pause between attempts to find out whether the stream of a new subscription is still there.
+const SETTLE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Every subscription of this store.
 #[derive(Debug)]
@@ -32,27 +39,8 @@ pub struct Subscriptions {
     pub(super) meta: Arc<dyn MetaStore>,
     pub(super) streams: Arc<Streams>,
     pub(super) ownership: Arc<Ownership>,
-    entries: RwLock<BTreeMap<String, Arc<Entry>>>,
+    entries: Arc<Follower<Entries>>,
     closed: AtomicBool,
-}
-
-#[derive(Debug)]
-pub(super) struct Entry {
-    definition: RwLock<Arc<Definition>>,
-    /// Held while the subscription is started, changed or deleted.
-    pub(super) turn: tokio::sync::Mutex<()>,
-    phase: Mutex<Phase>,
-    /// Goes with the subscription, so one created again starts at 0.
-    stats: Arc<SubscriptionStats>,
-}
-
-/// Where a subscription stands on this node.
-#[derive(Debug, Clone)]
-pub(super) enum Phase {
-    /// No consumer since this process started, or delivery failed.
-    Idle,
-    Running(Arc<Live>),
-    Deleting,
 }
 
 /// Whether a subscription that nobody has is taken although it would be placed on another node.
@@ -141,51 +129,6 @@ pub struct NewSubscription {
     pub policy: PolicyChange,
 }
 
-impl Entry {
-    fn new(definition: Definition) -> Arc<Self> {
-        let phase = Mutex::new(Phase::Idle);
-        let definition = RwLock::new(Arc::new(definition));
-        Arc::new(Entry { definition, turn: tokio::sync::Mutex::new(()), phase, stats: Arc::default() })
-    }
-
-    pub(super) fn definition(&self) -> Arc<Definition> {
-        self.definition.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Replaces the definition once it is durable; the caller holds the entry's turn and the claim.
-    pub(super) async fn redefine(
-        &self,
-        definition: Definition,
-        meta: &dyn MetaStore,
-        claim: &Claim,
-    ) -> Result<Arc<Definition>> {
-        let value = (Definition::key(&definition.id), definition.encode()?);
-        match meta.put_many(vec![value], claim.guard()).await {
-            Ok(()) => {}
-            Err(StoreError::Conflict { .. }) => {
-                let text =
-                    format!("subscription {} has just moved to another node; try again", definition.id);
-                return Err(ServerError::new(Class::ServerNotAvailable, text));
-            }
-            Err(error) => return Err(error.into()),
-        }
-        let definition = Arc::new(definition);
-        *self.definition.write().unwrap_or_else(PoisonError::into_inner) = definition.clone();
-        Ok(definition)
-    }
-
-    pub(super) fn phase(&self) -> MutexGuard<'_, Phase> {
-        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn live(&self) -> Option<Arc<Live>> {
-        match &*self.phase() {
-            Phase::Running(live) => Some(live.clone()),
-            Phase::Idle | Phase::Deleting => None,
-        }
-    }
-}
-
 impl Subscriptions {
     /// Reads all definitions and finishes what a stop left half done.
     ///
@@ -197,28 +140,21 @@ impl Subscriptions {
         streams: Arc<Streams>,
         ownership: Arc<Ownership>,
     ) -> Result<Arc<Self>> {
-        let mut entries = BTreeMap::new();
-        let mut incarnations = HashSet::new();
-        for (key, value) in meta.list(DEFINITIONS).await? {
-            let definition = Definition::decode(&key, &value.value)?;
-            incarnations.insert(definition.incarnation);
-            entries.insert(definition.id.clone(), Entry::new(definition));
-        }
-        for (key, _) in meta.list(CHECKPOINTS).await? {
+        // Before the definitions: a definition is written before its checkpoints.
+        let checkpoints = meta.list(CHECKPOINTS).await?;
+        let entries = Follower::open(meta.clone(), &[DEFINITIONS], Entries::default()).await?;
+        let incarnations: HashSet<u64> =
+            entries.read().iter().map(|entry| entry.definition().incarnation).collect();
+        for (key, _) in checkpoints {
             let known = Definition::parse_checkpoint(&key)
                 .is_none_or(|(incarnation, _)| incarnations.contains(&incarnation));
             if !known {
                 meta.delete(&key, Expect::Any).await?;
             }
         }
-        let subscriptions = Subscriptions {
-            log,
-            meta,
-            streams,
-            ownership,
-            entries: RwLock::new(entries),
-            closed: AtomicBool::new(false),
-        };
+        let closed = AtomicBool::new(false);
+        let subscriptions = Subscriptions { log, meta, streams, ownership, entries, closed };
+        subscriptions.withdraw_orphans().await?;
         for stream in subscriptions.streams.archived() {
             subscriptions.release(stream.id).await?;
         }
@@ -236,12 +172,8 @@ impl Subscriptions {
         }
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<String, Arc<Entry>>> {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<String, Arc<Entry>>> {
-        self.entries.write().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> View<'_, Entries> {
+        self.entries.read()
     }
 
     pub(super) fn entry(&self, id: &str) -> Result<Arc<Entry>> {
@@ -249,17 +181,27 @@ impl Subscriptions {
         entry.ok_or_else(|| ServerError::new(Class::SubscriptionNotFound, id))
     }
 
-    /// Whether a subscription reads this stream.
+    /// The same, but the store is asked before it is said that there is none.
+    pub(super) async fn find(&self, id: &str) -> Result<Arc<Entry>> {
+        if let Ok(entry) = self.entry(id) {
+            return Ok(entry);
+        }
+        self.entries.fetch(&Definition::key(id)).await?;
+        self.entry(id)
+    }
+
+    /// Whether a subscription reads this stream, with everything that was written before this call, by whatever node.
     ///
     /// # Errors
-    /// What the store reports.
+    /// What the store reports: then it is not known.
     pub async fn is_read(&self, stream: StreamId) -> Result<bool> {
-        Ok(self.read().values().any(|entry| entry.definition().stream == stream))
+        self.entries.fresh().await?;
+        Ok(self.read().is_read(stream))
     }
 
     /// True if there is a subscription of this name.
     pub fn exists(&self, id: &str) -> bool {
-        self.read().contains_key(id)
+        self.read().get(id).is_some()
     }
 
     /// The subscription of this name.
@@ -272,9 +214,7 @@ impl Subscriptions {
 
     /// All subscriptions whose name starts with `prefix`, in name order.
     pub fn with_prefix(&self, prefix: &str) -> Vec<Arc<Definition>> {
-        let entries = self.read();
-        let from = entries.range(prefix.to_owned()..);
-        from.take_while(|(id, _)| id.starts_with(prefix)).map(|(_, entry)| entry.definition()).collect()
+        self.read().with_prefix(prefix).map(|entry| entry.definition()).collect()
     }
 
     /// Durable checkpoints by shard, 0 where nothing is committed; nothing at all before the first consumer
@@ -296,7 +236,7 @@ impl Subscriptions {
 
     /// What is counted about every subscription, in name order.
     pub fn stats(&self) -> Vec<(String, Arc<SubscriptionStats>)> {
-        self.read().iter().map(|(id, entry)| (id.clone(), entry.stats.clone())).collect()
+        self.read().iter().map(|entry| (entry.definition().id.clone(), entry.stats.clone())).collect()
     }
 
     /// The name under which lists show the stream of a subscription.
@@ -325,7 +265,7 @@ impl Subscriptions {
         in_task(async move { this.create_now(new).await }).await
     }
 
-    async fn create_now(&self, new: NewSubscription) -> Result<Arc<Definition>> {
+    async fn create_now(self: &Arc<Self>, new: NewSubscription) -> Result<Arc<Definition>> {
         let Some(stream) = self.streams.find(&new.stream_name).await? else {
             return Err(ServerError::new(Class::NonExistentStream, new.stream_name));
         };
@@ -358,24 +298,67 @@ impl Subscriptions {
             policy,
         };
         let key = Definition::key(&definition.id);
-        match self.meta.put(&key, definition.encode()?, Expect::Absent).await {
-            Ok(_) => {}
+        let written = self.entries.put(&key, definition.encode()?, Expect::Absent).await;
+        let stays = match written {
+            Ok(_) => self.streams.confirm(&definition.stream_name, definition.stream).await,
             Err(StoreError::Conflict { .. }) => {
                 return Err(ServerError::new(Class::SubscriptionExists, definition.id));
             }
+            Err(error @ StoreError::Unreachable(_)) => Err(error.into()),
             Err(error) => return Err(error.into()),
+        };
+        match stays {
+            Ok(true) => Ok(Arc::new(definition)),
+            Ok(false) => {
+                self.withdraw(&definition).await?;
+                Err(ServerError::new(Class::NonExistentStream, definition.stream_name))
+            }
+            Err(error) => {
+                tokio::spawn(settle(Arc::downgrade(self), definition));
+                Err(error)
+            }
         }
-        let entry = Entry::new(definition);
-        let definition = entry.definition();
-        self.write().insert(definition.id.clone(), entry);
-        // Whoever deletes the stream from here on sees the subscription; see `Streams` about who was first.
-        if self.streams.confirm(&definition.stream_name, definition.stream).await? {
-            return Ok(definition);
+    }
+
+    /// Takes a subscription back whose stream was deleted while it was created, and lets the data go that were kept
+    /// for it.
+    async fn withdraw(&self, definition: &Definition) -> Result<()> {
+        self.remove(definition).await?;
+        self.release(definition.stream).await
+    }
+
+    /// Takes back what a node that stopped could not. What still has data is left alone: its stream may be what is lost.
+    async fn withdraw_orphans(&self) -> Result<()> {
+        self.streams.fresh().await?;
+        let definitions: Vec<Arc<Definition>> = self.read().iter().map(|entry| entry.definition()).collect();
+        for definition in definitions {
+            let gone = |shard: &ShardId| matches!(self.log.tail(*shard), Err(StoreError::ShardNotFound(_)));
+            if self.streams.by_id(definition.stream).is_none() && definition.start.keys().all(gone) {
+                let subscription = &definition.id;
+                tracing::warn!(subscription, "its stream was deleted while it was created; it is removed");
+                self.remove(&definition).await?;
+            }
         }
-        self.meta.delete(&key, Expect::Any).await?;
-        self.write().remove(&definition.id);
-        self.release(definition.stream).await?;
-        Err(ServerError::new(Class::NonExistentStream, definition.stream_name.as_str()))
+        Ok(())
+    }
+
+    /// Removes a definition, unless another subscription has its name by now.
+    async fn remove(&self, definition: &Definition) -> Result<()> {
+        let key = Definition::key(&definition.id);
+        for _ in 0..REMOVALS {
+            let Some(found) = self.entries.fetch(&key).await? else { return Ok(()) };
+            if Definition::decode(&key, &found.value)?.incarnation != definition.incarnation {
+                return Ok(());
+            }
+            match self.entries.delete(&key, Expect::Version(found.version)).await {
+                Ok(()) => return Ok(()),
+                // Its policy was changed.
+                Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let text = format!("subscription {} is changed by others at the same time; try again", definition.id);
+        Err(ServerError::plain(Code::Aborted, text))
     }
 
     /// Deletes a subscription with its checkpoints, and the data of its stream if that was deleted before and
@@ -386,7 +369,7 @@ impl Subscriptions {
     /// [`Class::SubscriptionNotFound`], [`Class::FoundActiveConsumers`], [`Class::SubscriptionIsDeleting`],
     /// [`Class::WrongServer`], what the stores report; in the last case the subscription may be gone after a restart.
     pub async fn delete(self: &Arc<Self>, id: &str, force: bool) -> Result<()> {
-        let entry = self.entry(id)?;
+        let entry = self.find(id).await?;
         let claim = self.claim(id, Claiming::IfPlacedHere).await?;
         let this = self.clone();
         in_task(async move {
@@ -431,12 +414,11 @@ impl Subscriptions {
             }
             live.seal().await;
         }
-        if let Err(error) = self.meta.delete(&Definition::key(id), Expect::Any).await {
-            *entry.phase() = Phase::Idle;
-            return Err(error.into());
-        }
-        self.write().remove(id);
         let definition = entry.definition();
+        if let Err(error) = self.remove(&definition).await {
+            *entry.phase() = Phase::Idle;
+            return Err(error);
+        }
         Live::forget_checkpoints(&definition, &*self.meta).await;
         if let Err(error) = self.release(definition.stream).await {
             tracing::warn!(subscription = id, %error, "data of its deleted stream remains until the next start");
@@ -450,7 +432,7 @@ impl Subscriptions {
     /// [`Class::SubscriptionNotFound`], [`Class::SubscriptionIsDeleting`], [`Class::WrongServer`], those of a
     /// [`PolicyChange`], what the stores report.
     pub async fn set_policy(self: &Arc<Self>, id: &str, change: PolicyChange) -> Result<Policy> {
-        let entry = self.entry(id)?;
+        let entry = self.find(id).await?;
         let claim = self.claim(id, Claiming::IfPlacedHere).await?;
         let this = self.clone();
         in_task(async move {
@@ -482,7 +464,7 @@ impl Subscriptions {
     /// [`NotServed::Elsewhere`] if another node serves it; [`Class::SubscriptionNotFound`],
     /// [`Class::SubscriptionInvalidError`], [`Class::ServerNotAvailable`], what the stores report.
     pub async fn serve(self: &Arc<Self>, id: &str, how: Claiming) -> Result<Serving, NotServed> {
-        let entry = self.entry(id)?;
+        let entry = self.find(id).await?;
         let claim = self.claim(id, how).await?;
         let this = self.clone();
         Ok(Serving(in_task(async move { this.start(&entry, claim).await }).await?))
@@ -506,7 +488,7 @@ impl Subscriptions {
     }
 
     /// The running subscription, started if need be.
-    async fn start(&self, entry: &Entry, claim: Claim) -> Result<Arc<Live>> {
+    async fn start(&self, entry: &Arc<Entry>, claim: Claim) -> Result<Arc<Live>> {
         let _turn = entry.turn.lock().await;
         if self.closed.load(Ordering::SeqCst) {
             return Err(stopping());
@@ -529,7 +511,14 @@ impl Subscriptions {
             }
             Phase::Idle => {}
         }
-        let live = Live::start(entry.definition(), self, claim, entry.stats.clone()).await?;
+        // Whoever served it before may have moved or deleted it.
+        self.entries.fresh().await?;
+        let definition = entry.definition();
+        if !self.read().get(&definition.id).is_some_and(|now| Arc::ptr_eq(now, entry)) {
+            *entry.phase() = Phase::Idle;
+            return Err(ServerError::new(Class::SubscriptionInvalidError, definition.id.clone()));
+        }
+        let live = Live::start(definition, self, claim, entry.stats.clone()).await?;
         *entry.phase() = Phase::Running(live.clone());
         Ok(live)
     }
@@ -537,7 +526,7 @@ impl Subscriptions {
     /// Ends all consumers with UNAVAILABLE and makes every checkpoint durable; takes no consumers afterwards.
     pub async fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        let entries: Vec<Arc<Entry>> = self.read().values().cloned().collect();
+        let entries: Vec<Arc<Entry>> = self.read().iter().cloned().collect();
         for entry in &entries {
             if let Some(live) = entry.live() {
                 live.end(stopping());
@@ -578,9 +567,33 @@ impl Keeper for Subscriptions {
 
 impl Drop for Subscriptions {
     fn drop(&mut self) {
-        for entry in self.read().values() {
+        for entry in self.read().iter() {
             if let Some(live) = entry.live() {
                 live.end(stopping());
+            }
+        }
+    }
+}
+
+/// Finds out whether a stream is still there to which a subscription was written, or may have been, and takes that back
+/// if not.
+async fn settle(subscriptions: Weak<Subscriptions>, definition: Definition) {
+    loop {
+        tokio::time::sleep(SETTLE_AGAIN).await;
+        let Some(subscriptions) = subscriptions.upgrade() else { return };
+        if subscriptions.closed.load(Ordering::SeqCst) {
+            return;
+        }
+        let settled = match subscriptions.streams.confirm(&definition.stream_name, definition.stream).await {
+            Ok(true) => Ok(()),
+            Ok(false) => subscriptions.withdraw(&definition).await,
+            Err(error) => Err(error),
+        };
+        match settled {
+            Ok(()) => return,
+            Err(error) => {
+                let subscription = &definition.id;
+                tracing::debug!(subscription, %error, "it is not known whether its stream is still there");
             }
         }
     }
@@ -597,3 +610,6 @@ pub(super) async fn in_task<T: Send + 'static>(
         Err(ServerError::plain(Code::Internal, format!("a subscription task ended early: {error}")))
     })
 }
+
+#[cfg(test)]
+mod tests;

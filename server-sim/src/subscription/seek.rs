@@ -1,8 +1,9 @@
 //! Moving a subscription to another position, forward or back.
 
 use super::definition::Definition;
+use super::entries::{Entry, Phase};
 use super::live::{Live, read_checkpoints};
-use super::registry::{Claiming, Entry, Phase, Subscriptions, in_task};
+use super::registry::{Claiming, Subscriptions, in_task};
 use crate::cluster::ownership::Claim;
 use crate::error::{Class, Result, ServerError};
 use crate::store::{Lsn, ShardId, StoreError};
@@ -38,7 +39,7 @@ impl Subscriptions {
         position: Position,
         force: bool,
     ) -> Result<BTreeMap<ShardId, Lsn>> {
-        let entry = self.entry(id)?;
+        let entry = self.find(id).await?;
         let claim = self.claim(id, Claiming::IfPlacedHere).await?;
         let this = self.clone();
         in_task(async move { this.seek_now(&entry, &claim, position, force).await }).await
