@@ -267,10 +267,10 @@ impl Streams {
     ) -> Result<StreamId> {
         let _turn = self.turn(name).await;
         for _ in 0..TRIES {
-            let Some(named) = self.entry(name).await? else { break };
+            let Some(named) = self.entry(name).await? else { return Err(not_found(name)) };
             if !named.stage.is_named() {
                 self.finish(&named).await?;
-                break;
+                return Err(not_found(name));
             }
             let id = named.stream.id;
             if !force && is_read(id).await? {
@@ -296,10 +296,7 @@ impl Streams {
                 return Ok(id);
             }
         }
-        match self.entry(name).await? {
-            Some(named) if named.stage.is_named() => Err(contended(name)),
-            _ => Err(ServerError::new(Class::StreamNotFound, name)),
-        }
+        Err(contended(name))
     }
 
     /// Whether a stream still has its name, asked by somebody who has written a subscription to it: if so, whoever
@@ -419,6 +416,10 @@ fn unless_changed(outcome: Result<(), StoreError>) -> Result<()> {
         Ok(()) | Err(StoreError::Conflict { .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+fn not_found(name: &str) -> ServerError {
+    ServerError::new(Class::StreamNotFound, name)
 }
 
 fn contended(name: &str) -> ServerError {

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod wire;
 
+mod catalogue;
 mod faults;
 mod lookups;
 mod seen;
