@@ -3,6 +3,7 @@
 use hstream_testkit::{ServerOptions, ServerProcess};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 fn hstream(arguments: &[&str]) -> Output {
     let binary = env!("CARGO_BIN_EXE_hstream");
@@ -126,4 +127,23 @@ fn a_wrong_command_line_has_exit_code_2_and_says_what_is_wrong() {
     }
     let version = hstream(&["-v"]);
     assert!(version.status.success() && stdout(&version).contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_cluster_of_three_is_asked_through_any_of_its_nodes() {
+    let (server, _dir) = server(&["--nodes", "3"]);
+    let url = server.url();
+    // Gossip brings the last change of a node a moment after that node is ready.
+    let until = Instant::now() + Duration::from_secs(30);
+    while !hstream(&["node", "check-running", "-n", "3", "--service-url", &url]).status.success() {
+        assert!(Instant::now() < until, "three nodes run");
+    }
+    let status = stdout(&hstream(&["node", "status", "--service-url", &url]));
+    assert_eq!(status.matches("| Running |").count(), 3, "{status}");
+    let third = stdout(&hstream(&["node", "status", "3", "--service-url", &url]));
+    let address = third.split('|').find(|cell| cell.contains("127.0.0.1")).unwrap().trim().to_owned();
+    let port = address.rsplit(':').next().unwrap();
+    let listed = stdout(&hstream(&["node", "list", "--port", port]));
+    assert_eq!(listed.matches("127.0.0.1").count(), 3, "{listed}");
+    assert!(hstream(&["init", "--port", port]).status.success(), "founding again does no harm");
 }
