@@ -8,4 +8,5 @@ mod faults;
 mod lookups;
 mod seen;
 mod serving;
+mod subscriptions;
 mod support;
