@@ -75,6 +75,38 @@ fn a_node_that_stops_for_a_moment_suspects_nobody_for_it() {
 }
 
 #[test]
+fn an_answer_that_waited_while_the_process_was_stopped_counts() {
+    for seed in 0..5 {
+        let mut world = settled(3, seed);
+        let probes = world.membership(1).stats().probes;
+        assert!(world.run_until(seconds(5), |world| world.membership(1).stats().probes > probes));
+        world.play([
+            Op::Pause(1),
+            Op::Wait(Duration::from_millis(1700)),
+            Op::Resume(1),
+            Op::Wait(seconds(20)),
+        ]);
+        let suspects =
+            world.log.iter().filter(|(_, node, event)| *node == 1 && matches!(event, Event::Suspect(_)));
+        assert_eq!(suspects.count(), 0, "seed {seed}");
+        assert!(world.membership(1).stats().late_timers > 0);
+    }
+}
+
+#[test]
+fn who_has_left_listens_to_nobody() {
+    let mut world = settled(3, 1);
+    let records = world.membership(0).records();
+    world.handle(2, Input::Leave);
+    world.run(seconds(1));
+    let after = world.membership(2).stats();
+    world.handle(2, Input::Records(&records));
+    world.run(seconds(60));
+    assert_eq!(world.membership(2).stats(), after);
+    assert_eq!((world.sees(0, 2), world.sees(2, 2)), (Some(MemberState::Left), Some(MemberState::Left)));
+}
+
+#[test]
 fn both_sides_of_a_partition_find_each_other_again() {
     for (nodes, cut_off) in [(2, vec![1]), (3, vec![2]), (5, vec![0, 1]), (8, vec![0, 1, 2, 3]), (9, vec![8])]
     {
