@@ -1,6 +1,6 @@
 //! Which node is told to serve what, and what the others say when they are asked nevertheless.
 
-use crate::seen::client;
+use crate::seen::{client, command};
 use crate::wire::{Client, create, refusal};
 use hstream_server::test_cluster::TestCluster;
 use hstreamdb_proto::api::*;
@@ -20,6 +20,23 @@ pub async fn owner(client: &mut Client, id: &str) -> u32 {
     let found = client.lookup_subscription(request).await.unwrap().into_inner();
     assert_eq!(found.subscription_id, id);
     found.server_node.unwrap().id
+}
+
+pub async fn subscribe(client: &mut Client, id: &str, stream: &str) {
+    let subscription = Subscription {
+        subscription_id: id.into(),
+        stream_name: stream.into(),
+        ack_timeout_seconds: 60,
+        max_unacked_records: 10_000,
+        offset: SpecialOffset::Earliest as i32,
+        creation_time: None,
+    };
+    client.create_subscription(subscription).await.unwrap();
+}
+
+/// Any node but this one.
+pub fn another(owner: u32, nodes: u32) -> u32 {
+    owner % nodes + 1
 }
 
 #[tokio::test]
@@ -72,6 +89,38 @@ async fn all_nodes_give_the_same_answers_and_spread_what_they_place() {
 }
 
 #[tokio::test]
+async fn a_node_that_does_not_serve_a_subscription_says_so_in_the_published_words() {
+    let cluster = TestCluster::start(3).await.unwrap();
+    let mut clients = clients(&cluster).await;
+    create(&mut clients[0], "s", 1).await;
+    subscribe(&mut clients[0], "sub", "s").await;
+    let owner = owner(&mut clients[0], "sub").await;
+    let expected = (
+        Code::FailedPrecondition,
+        Some((800, "WrongServer".to_owned(), "Subscription is bound to a different node".into())),
+    );
+    for (node, client) in (1..).zip(&mut clients) {
+        let get = client.get_subscription(GetSubscriptionRequest { id: "sub".into() }).await;
+        let list = client.list_consumers(ListConsumersRequest { subscription_id: "sub".into() }).await;
+        if node == owner {
+            get.unwrap();
+            list.unwrap();
+            continue;
+        }
+        assert_eq!(refusal(get), expected);
+        assert_eq!(refusal(list), expected);
+        let delete = DeleteSubscriptionRequest { subscription_id: "sub".into(), force: true };
+        assert_eq!(refusal(client.delete_subscription(delete).await), expected);
+        // What there is not is not there on every node.
+        let missing = client.get_subscription(GetSubscriptionRequest { id: "none".into() }).await;
+        assert_eq!(refusal(missing).0, Code::NotFound);
+    }
+    let delete = DeleteSubscriptionRequest { subscription_id: "sub".into(), force: false };
+    clients[owner as usize - 1].delete_subscription(delete).await.unwrap();
+    cluster.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_node_that_does_not_serve_a_reader_says_so_in_the_published_words() {
     let cluster = TestCluster::start(3).await.unwrap();
     let mut clients = clients(&cluster).await;
@@ -100,5 +149,27 @@ async fn a_node_that_does_not_serve_a_reader_says_so_in_the_published_words() {
         let delete = client.delete_shard_reader(DeleteShardReaderRequest { reader_id: "r".into() }).await;
         assert_eq!(refusal(delete), expected);
     }
+    cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn lookups_store_nothing_until_something_is_served() {
+    let cluster = TestCluster::start(2).await.unwrap();
+    let mut clients = clients(&cluster).await;
+    create(&mut clients[0], "s", 1).await;
+    subscribe(&mut clients[0], "sub", "s").await;
+    let owner = owner(&mut clients[0], "sub").await;
+    let stored = "server meta get-task -r subscription -i sub";
+    assert_eq!(command(&mut clients[0], stored).await["content"], "Not Found");
+    let at_owner = clients[owner as usize - 1].clone();
+    let consumer = crate::wire::consumer::Consumer::attach(&at_owner, "sub", "c").await.unwrap();
+    for client in &mut clients {
+        let answer = command(client, stored).await;
+        assert_eq!(answer["content"]["rows"], serde_json::json!([["sub", owner.to_string()]]), "{answer}");
+        let lookup = command(client, "server lookup subscription sub").await;
+        let port = cluster.address(owner).unwrap().port();
+        assert_eq!(lookup["content"]["rows"], serde_json::json!([["sub", "127.0.0.1", port.to_string()]]));
+    }
+    consumer.finish().await;
     cluster.shutdown().await;
 }

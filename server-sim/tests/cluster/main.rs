@@ -6,6 +6,7 @@ mod wire;
 mod catalogue;
 mod faults;
 mod lookups;
+mod proxy;
 mod seen;
 mod serving;
 mod subscriptions;
