@@ -170,7 +170,9 @@ impl Members {
                 changes.changed.push((node.clone(), before.state));
             }
         }
+        let suspects = state.suspects.len();
         state.suspects.retain(|address, _| self.bootstrap.contains(address) || serves(&nodes, address));
+        let is_news = nodes != state.nodes || suspects != state.suspects.len();
         // It was the best choice once.
         let is_out = |address: &NodeAddress| {
             nodes.iter().any(|node| node.address == *address) && !serves(&nodes, address)
@@ -180,7 +182,9 @@ impl Members {
         }
         state.nodes = nodes;
         drop(state);
-        self.news.send_replace(());
+        if is_news {
+            self.news.send_replace(());
+        }
         changes
     }
 

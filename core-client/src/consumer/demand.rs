@@ -51,7 +51,7 @@ pub(super) async fn pump(shared: Arc<Shared>, credits: Arc<Credits>, sink: Arc<d
                 return;
             }
         }
-        match shared.prefetch.next().await {
+        match shared.next_batch().await {
             Ok(Some(batch)) => closing.sink.batch(batch),
             Ok(None) => return,
             Err(error) => {

@@ -43,6 +43,8 @@ pub(super) struct Ledger {
     shards: BTreeMap<u64, BTreeMap<u64, BatchAcks>>,
     /// Batches with something unsent, so that sending does not search.
     dirty: BTreeSet<(u64, u64)>,
+    /// Newest committed checkpoint by shard.
+    covered: BTreeMap<u64, u64>,
     unsent: u64,
     sent: u64,
     ranges: usize,
@@ -57,6 +59,7 @@ impl Ledger {
         Ledger {
             shards: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            covered: BTreeMap::new(),
             unsent: 0,
             sent: 0,
             ranges: 0,
@@ -182,6 +185,8 @@ impl Ledger {
 
     /// A committed checkpoint: everything up to and including `batch` of `shard` is safe.
     pub fn checkpoint(&mut self, shard: u64, batch: u64) {
+        let covered = self.covered.entry(shard).or_default();
+        *covered = (*covered).max(batch);
         let Some(batches) = self.shards.get_mut(&shard) else { return };
         let open = match batch.checked_add(1) {
             Some(next) => batches.split_off(&next),
@@ -230,6 +235,18 @@ impl Ledger {
         }
     }
 
+    /// Whether all of these records are acknowledged, or safe by a checkpoint.
+    pub fn has_all(&self, ids: &[RecordId]) -> bool {
+        !ids.is_empty()
+            && runs_of(ids).into_iter().all(|(shard, batch, first, last)| {
+                let is_covered = self.covered.get(&shard).is_some_and(|covered| batch <= *covered);
+                is_covered
+                    || self.shards.get(&shard).and_then(|batches| batches.get(&batch)).is_some_and(|entry| {
+                        (first..=last).all(|index| entry.sent.contains(index) || entry.unsent.contains(index))
+                    })
+            })
+    }
+
     /// Whether it holds acknowledgements for batches above those of a session. A server that was started again may have
     /// passed over them: it delivers their records first, and then they are sent once more.
     pub fn reaches_beyond(&self, session: &Seen) -> bool {
@@ -242,6 +259,7 @@ impl Ledger {
     pub fn clear(&mut self) {
         self.shards.clear();
         self.dirty.clear();
+        self.covered.clear();
         self.unsent = 0;
         self.sent = 0;
         self.ranges = 0;
@@ -305,6 +323,19 @@ mod tests {
         }
         assert_eq!(ledger.unsent(), 1_000_000);
         assert_eq!(ledger.ranges, 100);
+    }
+
+    #[test]
+    fn what_is_acknowledged_or_covered_by_a_checkpoint_is_known() {
+        let mut ledger = Ledger::new(100);
+        ledger.ack(&batch(1, 5, 4)).unwrap();
+        assert_eq!(ledger.take_unsent(2), batch(1, 5, 2));
+        assert!(ledger.has_all(&batch(1, 5, 4)), "sent or not");
+        assert!(!ledger.has_all(&batch(1, 5, 5)) && !ledger.has_all(&batch(1, 6, 1)));
+        ledger.checkpoint(1, 6);
+        assert!(ledger.has_all(&batch(1, 6, 1)) && !ledger.has_all(&batch(2, 6, 1)));
+        ledger.clear();
+        assert!(!ledger.has_all(&batch(1, 6, 1)), "another subscription");
     }
 
     #[test]

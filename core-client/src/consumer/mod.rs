@@ -90,7 +90,7 @@ impl Consumer {
     /// Once, after what had been received: the error that ended the consumer (`NotFound`, `FailedPrecondition` when the
     /// subscription is deleted, `Unauthenticated`, `InvalidArgument`). A lost connection is not an error here.
     pub async fn next_batch(&self) -> Result<Option<ReceivedBatch>> {
-        self.0.shared.prefetch.next().await
+        self.0.shared.next_batch().await
     }
 
     /// The batches as a [`futures::Stream`](futures::Stream), to be combined with others. It keeps the consumer alive.

@@ -9,7 +9,7 @@ use super::seen::Seen;
 use super::settings::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Metrics;
-use crate::record::{DecodeWatch, RecordId};
+use crate::record::{DecodeWatch, ReceivedBatch, RecordId};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -228,6 +228,18 @@ impl Shared {
     /// An error on this subscription.
     pub fn error(&self, kind: ErrorKind, operation: &'static str) -> Error {
         Error::new(kind, operation).with_resource(self.subscription.clone())
+    }
+
+    /// The next batch for the application. One that came again while the application had it, and has been acknowledged since,
+    /// is passed over. Dropping the future loses nothing.
+    pub async fn next_batch(&self) -> Result<Option<ReceivedBatch>> {
+        loop {
+            let next = self.prefetch.next().await?;
+            match &next {
+                Some(batch) if batch.is_redelivered() && self.book().ledger.has_all(batch.ids()) => {}
+                _ => return Ok(next),
+            }
+        }
     }
 
     /// Puts acknowledgements into the ledger.

@@ -104,6 +104,7 @@ async fn without_another_node_a_pause_is_sat_out() {
     for receipt in receipts {
         soon(receipt).await.unwrap();
     }
+    assert_eq!(world.count("append_retries"), 0, "a new connection would lead into the same silence");
     assert_eq!(world.stored().await, numbers(0..5));
 }
 

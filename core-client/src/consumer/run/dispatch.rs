@@ -94,7 +94,7 @@ pub(super) async fn run(shared: &Arc<Shared>, options: &RunOptions, job: &Job) -
                 // Handlers' panics are caught; only a runtime that ends does this.
                 Err(_) => return end.unwrap_or(Ok(None)),
             },
-            next = shared.prefetch.next(), if pull => match next {
+            next = shared.next_batch(), if pull => match next {
                 Ok(Some(batch)) => queue.waiting.push_back(batch),
                 Ok(None) => end = end.or(Some(Ok(None))),
                 Err(error) => ending(Err(error)),
