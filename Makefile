@@ -1,9 +1,10 @@
 # The only commands a newcomer needs.
-.PHONY: help setup demo test lint bench docs clean
+.PHONY: help setup demo test failover lint bench docs clean
 
 help:
 	@echo "make demo   real rows through every language and back, with a SIGKILL in between"
 	@echo "make test   all tests of all languages"
+	@echo "make failover  five minutes of load from every language on a cluster whose nodes are killed all the time"
 	@echo "make lint   formatters and linters"
 	@echo "make bench  figures of the server's core and of the client on this machine, in a few minutes"
 	@echo "make docs   API documentation of the Rust crates, in target/doc"
@@ -17,6 +18,9 @@ demo: setup
 
 test: setup
 	@dev/test.sh
+
+failover: setup
+	@dev/failover.sh
 
 lint:
 	@dev/setup.sh lint

@@ -41,6 +41,8 @@ export HSTREAM_CONFORMANCE_PYTHON
 # The published Python client, unmodified, and mixed with ours.
 suite published compat/python/test.sh
 suite conformance target/debug/conformance --broken --languages raw,rust,python,node,erlang
+# Kills under load, briefly; `make failover` has five minutes of it.
+suite failover target/debug/failover --languages rust,python,node,erlang --seconds 25 --faults kill
 
 printf '\n%s passed, %s failed\n' "$passed" "$failed"
 [ "$failed" = 0 ]

@@ -71,5 +71,8 @@ pub const BROKEN: &[(Fault, &str)] = &[
     ),
     (Fault::IgnoreOffsets, "readers pass over a batch that nobody can read"),
     (Fault::ForgetAppends, "an append of nothing stores nothing"),
+    (Fault::ForgetAppends, "a node is killed while producers append"),
+    (Fault::LoseBatches, "the owner of a subscription is killed"),
+    (Fault::LoseBatches, "every node is restarted in turn under a producer and a consumer"),
     (Fault::ForgetAppends, "closing a producer sends what it has and reports what stays open"),
 ];

@@ -127,6 +127,11 @@ impl History {
         self.ids.iter().filter(open).cloned().collect()
     }
 
+    /// How many acknowledged records were not delivered.
+    pub fn missing(&self) -> usize {
+        self.ids.iter().filter(|id| !self.seen.contains(*id)).count()
+    }
+
     /// The check at the end.
     ///
     /// # Errors
@@ -139,7 +144,7 @@ impl History {
         };
         ensure!(doubled == 0, "{doubled} records were delivered more than once");
         if complete {
-            let missing = self.ids.iter().filter(|id| !self.seen.contains(*id)).count();
+            let missing = self.missing();
             ensure!(missing == 0, "{missing} of {} acknowledged records were not delivered", self.ids.len());
         }
         Ok(())

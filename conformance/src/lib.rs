@@ -7,7 +7,9 @@
 pub mod adapter;
 pub mod broken;
 pub mod expect;
+pub mod failover;
 pub mod history;
+pub mod language;
 pub mod runner;
 pub mod scenario;
 pub mod vectors;

@@ -1,11 +1,12 @@
 //! Runs the scenarios against the languages and ends with `conformance: N passed, N failed`.
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use hstream_conformance::{
     adapter::AdapterCommand,
     broken::BROKEN,
+    language::Language,
     runner,
     scenario::{self, Scenario},
     vectors,
@@ -32,36 +33,6 @@ struct Arguments {
     /// How many scenarios run at a time, each with a server and an adapter of its own. They wait more than they work.
     #[arg(long, default_value_t = 6)]
     jobs: usize,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Language {
-    Raw,
-    Rust,
-    Python,
-    Node,
-    Erlang,
-}
-
-impl Language {
-    fn adapter(self, folder: PathBuf) -> Result<AdapterCommand> {
-        let own = |name: &str| -> Result<Vec<String>> {
-            let path = std::env::current_exe()?.with_file_name(name);
-            Ok(vec![path.to_string_lossy().into_owned()])
-        };
-        let (name, command) = match self {
-            Language::Raw => ("raw", own("conformance-raw")?),
-            Language::Rust => ("rust", own("conformance-rust")?),
-            Language::Python => {
-                let python = std::env::var("HSTREAM_CONFORMANCE_PYTHON")
-                    .context("HSTREAM_CONFORMANCE_PYTHON is not set; `make test` sets it")?;
-                ("python", vec![python, "adapters/python.py".into()])
-            }
-            Language::Node => ("node", vec!["node".into(), "adapters/node.mjs".into()]),
-            Language::Erlang => ("erlang", vec!["escript".into(), "adapters/erlang.escript".into()]),
-        };
-        Ok(AdapterCommand { language: name.into(), command, folder })
-    }
 }
 
 #[tokio::main]

@@ -7,7 +7,8 @@ use crate::{
     scenario::{Scenario, Step},
 };
 use anyhow::{Context as _, Result, ensure};
-use hstream_testkit::{Fault, RpcProxy, ServerOptions, ServerProcess};
+use futures::future::BoxFuture;
+use hstream_testkit::Fault;
 use hstreamdb_proto::api::{AdminCommandRequest, ListShardsRequest, h_stream_api_client::HStreamApiClient};
 use serde_json::{Map, Value, json};
 use std::{
@@ -17,8 +18,11 @@ use std::{
 use tonic::transport::Channel;
 
 mod appending;
+mod place;
 mod reading;
 mod receiving;
+
+use place::Place;
 
 const STREAM: &str = "conformance";
 const SUBSCRIPTION: &str = "conformance-reader";
@@ -34,24 +38,19 @@ const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// # Errors
 /// What did not hold.
 pub async fn run(scenario: &Scenario, command: &AdapterCommand, broken: Option<Fault>) -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let options = ServerOptions::new(folder.path().join("data"));
-    let server = ServerProcess::start(&options)?;
-    let proxy = RpcProxy::start_broken(server.port(), broken.unwrap_or(Fault::None)).await?;
+    let place = Place::start(scenario.nodes, broken).await?;
     let hopeless = broken.is_some() || scenario.except.contains_key(&command.language);
     let mut run = Run {
         adapter: Adapter::start(command)?,
         command: command.clone(),
-        options,
-        server: Some(server),
-        proxy,
+        place,
         history: History::default(),
         appended: 0,
         started: Vec::new(),
         times: HashMap::new(),
         within: if hopeless { RECEIVE_WITHIN_BROKEN } else { RECEIVE_WITHIN },
     };
-    run.adapter.done(&json!({ "do": "connect", "url": run.proxy.url() })).await?;
+    run.adapter.done(&json!({ "do": "connect", "url": run.place.url() })).await?;
     let stream =
         json!({ "do": "create_stream", "stream": STREAM, "options": { "shard_count": scenario.shards } });
     run.adapter.done(&stream).await?;
@@ -68,9 +67,7 @@ pub async fn run(scenario: &Scenario, command: &AdapterCommand, broken: Option<F
 struct Run {
     adapter: Adapter,
     command: AdapterCommand,
-    options: ServerOptions,
-    server: Option<ServerProcess>,
-    proxy: RpcProxy,
+    place: Place,
     history: History,
     /// Numbers the records.
     appended: usize,
@@ -109,6 +106,7 @@ impl Run {
                 self.adapter.done(&command).await?;
             }
             Step::Receive { records, ack, consumers } => self.receive(*records, *ack, consumers).await?,
+            Step::ReceiveAll { consumer } => self.receive_all(consumer).await?,
             Step::ReceiveAgain { consumer } => self.receive_again(consumer).await?,
             Step::ReceiveNothing { within_ms, consumer } => {
                 self.receive_nothing(consumer, *within_ms).await?
@@ -130,26 +128,30 @@ impl Run {
                 self.new_millisecond().await?;
             }
             Step::CheckRouting {} => self.check_routing().await?,
-            Step::Fault { fault } => self.proxy.set(*fault),
+            Step::Fault { fault } => self.place.proxy()?.set(*fault),
             Step::Operator { command } => {
-                let mut proxy =
-                    HStreamApiClient::connect(self.proxy.url().replace("hstream://", "http://")).await?;
+                let url = self.place.proxy()?.url().replace("hstream://", "http://");
+                let mut proxy = HStreamApiClient::connect(url).await?;
                 proxy.send_admin_command(AdminCommandRequest { command: command.clone() }).await?;
             }
-            Step::CutConnections {} => self.proxy.cut_connections(),
-            Step::KillServer {} => {
-                if let Some(server) = self.server.take() {
-                    server.kill()?;
-                }
-                // The port of the old one may be taken by now; the proxy hides that it is another.
-                let server = ServerProcess::start(&self.options)?;
-                self.proxy.point_at(server.port())?;
-                self.server = Some(server);
+            Step::CutConnections {} => self.place.proxy()?.cut_connections(),
+            Step::KillServer {} => self.place.kill_server()?,
+            Step::KillNode { which, append } => {
+                let (nodes, which) = (self.place.nodes()?, *which);
+                self.append_while(*append, async move { nodes.kill(which, SUBSCRIPTION).await }).await?;
+            }
+            Step::StartNode { append } => {
+                let nodes = self.place.nodes()?;
+                self.append_while(*append, async move { nodes.start_again().await }).await?;
+            }
+            Step::RollingRestart { append } => {
+                let nodes = self.place.nodes()?;
+                self.append_while(*append, async move { nodes.roll().await }).await?;
             }
             Step::KillClient {} => {
                 self.adapter.kill().await?;
                 self.adapter = Adapter::start(&self.command)?;
-                self.adapter.done(&json!({ "do": "connect", "url": self.proxy.url() })).await?;
+                self.adapter.done(&json!({ "do": "connect", "url": self.place.url() })).await?;
             }
             Step::Call { command, answer, eventually } => self.call(command, answer, *eventually).await?,
             Step::Refused { command, error } => {
@@ -168,6 +170,28 @@ impl Run {
                     expect::failed(Err(serde_json::from_value(answer["error"].clone())?), error)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Does something, and appends so many records at a time until it is done and once more after it; none if 0.
+    async fn append_while(
+        &mut self,
+        records: usize,
+        doing: impl Future<Output = Result<()>> + Send + 'static,
+    ) -> Result<()> {
+        let mut doing: BoxFuture<'static, Result<()>> = Box::pin(doing);
+        if records == 0 {
+            return doing.await;
+        }
+        let mut done = false;
+        while !done {
+            done = tokio::select! {
+                result = &mut doing => result.map(|()| true)?,
+                () = tokio::time::sleep(ASK_AGAIN) => false,
+            };
+            let records = self.numbered(records, 12, 0);
+            self.append(records, false, None).await?;
         }
         Ok(())
     }
@@ -214,7 +238,7 @@ impl Run {
 
     /// The server itself, past the proxy.
     async fn raw(&self) -> Result<HStreamApiClient<Channel>> {
-        let port = self.server.as_ref().context("the server is down")?.port();
+        let port = self.place.port().await?;
         Ok(HStreamApiClient::connect(format!("http://127.0.0.1:{port}")).await?)
     }
 

@@ -16,6 +16,9 @@ use std::{collections::BTreeMap, fs, path::Path};
 pub struct Scenario {
     /// Says the behaviour.
     pub name: String,
+    /// Nodes of the cluster. With more than one there is no proxy before them.
+    #[serde(default = "one")]
+    pub nodes: u32,
     /// Shards of the stream.
     #[serde(default = "one")]
     pub shards: u32,
@@ -137,6 +140,12 @@ pub enum Step {
         #[serde(default = "main_only")]
         consumers: Vec<String>,
     },
+    /// Receives and acknowledges until everything that was appended so far has been delivered.
+    ReceiveAll {
+        /// Who receives.
+        #[serde(default = "main_consumer")]
+        consumer: String,
+    },
     /// Everything delivered and not acknowledged comes again, and nothing else does; it is acknowledged then.
     ReceiveAgain {
         /// Who receives.
@@ -200,6 +209,27 @@ pub enum Step {
     CutConnections {},
     /// SIGKILL, then a start on the same directory.
     KillServer {},
+    /// Switches a node of the cluster off without a word: its sockets stay as they are and say nothing.
+    KillNode {
+        /// Which.
+        #[serde(default)]
+        which: Victim,
+        /// Meanwhile and once more afterwards so many records are appended at a time; 0 appends nothing.
+        #[serde(default)]
+        append: usize,
+    },
+    /// Starts the nodes that were killed, and waits until all serve.
+    StartNode {
+        /// As for [`Step::KillNode`].
+        #[serde(default)]
+        append: usize,
+    },
+    /// Stops every node in order and starts it again, one after the other.
+    RollingRestart {
+        /// As for [`Step::KillNode`].
+        #[serde(default)]
+        append: usize,
+    },
     /// SIGKILL of the application, consumers and all; another one connects.
     KillClient {},
     /// Any other command of the adapter; its answer holds at least what is said here.
@@ -268,6 +298,17 @@ pub struct Read {
     /// Expected error instead of records.
     #[serde(default)]
     pub error: Option<ExpectedError>,
+}
+
+/// Which node it is.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Victim {
+    /// One that runs.
+    #[default]
+    Any,
+    /// The owner of the subscription.
+    Owner,
 }
 
 /// What is wrong with a batch.

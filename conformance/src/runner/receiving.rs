@@ -59,6 +59,17 @@ impl Run {
         Ok(())
     }
 
+    pub(super) async fn receive_all(&mut self, consumer: &str) -> Result<()> {
+        let end = Instant::now() + self.within;
+        while self.history.missing() > 0 {
+            let left = end.saturating_duration_since(Instant::now());
+            ensure!(!left.is_zero(), "{} records did not arrive in time", self.history.missing());
+            let batch = self.batch(consumer, left, true).await?;
+            ensure!(!batch.unreadable, "a batch cannot be read");
+        }
+        Ok(())
+    }
+
     pub(super) async fn receive_nothing(&mut self, consumer: &str, within_ms: u64) -> Result<()> {
         let batch = self.batch(consumer, Duration::from_millis(within_ms), false).await?;
         ensure!(!batch.unreadable, "a batch cannot be read");
