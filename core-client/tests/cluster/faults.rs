@@ -1,7 +1,13 @@
 //! One kind of fault at a time.
 
 use super::{alone, load::Load};
+use futures::future::join_all;
 use hstream_server::test_cluster::{TestCluster, TestClusterError};
+use hstream_testkit::eventually;
+use hstreamdb::{Client, Consumer, Record, StartFrom, StreamOptions, SubscriptionOptions};
+use hstreamdb_proto::api::{
+    GetSubscriptionRequest, LookupSubscriptionRequest, h_stream_api_client::HStreamApiClient,
+};
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -70,13 +76,25 @@ async fn everything_goes_on_when_a_node_loses_the_others() {
     .await;
 }
 
+/// A node without a store still answers, so a reader there waits for what it cannot see until the store is back.
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_goes_on_when_a_node_loses_the_store() {
-    goes_on_through(
-        async |cluster, node| cluster.cut_off_store(node).await,
-        async |cluster, node| cluster.heal_store(node).await,
-    )
-    .await;
+async fn writing_goes_on_when_a_node_loses_the_store_and_reading_goes_on_after_it() {
+    let _alone = alone().await;
+    let cluster = TestCluster::start(3).await.unwrap();
+    let load = Load::start(&cluster).await;
+    load.goes_on().await;
+    for node in cluster.nodes().collect::<Vec<_>>() {
+        load.note_fault();
+        cluster.cut_off_store(node).await.unwrap();
+        load.writing_goes_on().await;
+        cluster.heal_store(node).await.unwrap();
+        cluster.await_ready(READY).await.unwrap();
+        load.note_fault();
+        load.goes_on().await;
+    }
+    let summary = load.end().await;
+    assert!(summary.stored > 0 && summary.failed + summary.unknown == 0, "{summary:?}");
+    cluster.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,4 +104,51 @@ async fn everything_goes_on_through_a_rolling_restart() {
         async |cluster, node| cluster.restart(node).await,
     )
     .await;
+}
+
+/// Appends records, consumes them, and waits until a checkpoint above `before` is told; which.
+async fn move_on(client: &Client, consumer: &Consumer, before: u64) -> u64 {
+    for number in 0..5 {
+        client.append("t", Record::raw(format!("{number}"))).await.unwrap();
+        let batch = consumer.next_batch().await.unwrap().unwrap();
+        consumer.ack_batch(&batch).unwrap();
+    }
+    eventually("a checkpoint", READY, || async {
+        let (_, checkpoints) = client.get_subscription("t").await.ok()?;
+        checkpoints.first().map(|(_, batch)| *batch).filter(|batch| *batch > before)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stood_still_tells_no_old_checkpoint() {
+    let _alone = alone().await;
+    let cluster = TestCluster::start(3).await.unwrap();
+    let client = Client::connect(&cluster.url()).await.unwrap();
+    client.create_stream("t", StreamOptions::new()).await.unwrap();
+    let options = SubscriptionOptions::new().offset(StartFrom::Earliest);
+    client.create_subscription("t", "t", options).await.unwrap();
+    let consumer = client.consumer("t").start().await.unwrap();
+    let before = move_on(&client, &consumer, 0).await;
+    let wire = |address| HStreamApiClient::connect(format!("http://{address}"));
+    let request = LookupSubscriptionRequest { subscription_id: "t".into() };
+    let mut any = wire(cluster.addresses()[0]).await.unwrap();
+    let owner = any.lookup_subscription(request).await.unwrap().into_inner().server_node.unwrap().id;
+    let old = wire(cluster.address(owner).unwrap()).await.unwrap();
+    cluster.pause(owner).await.unwrap();
+    // Asked while it stands still, so that it answers the moment it goes on.
+    let asked = tokio::spawn(join_all((0..20).map(move |_| {
+        let mut old = old.clone();
+        async move { old.get_subscription(GetSubscriptionRequest { id: "t".into() }).await }
+    })));
+    let after = move_on(&client, &consumer, before).await;
+    cluster.resume(owner).await.unwrap();
+    for answer in asked.await.unwrap() {
+        // It may as well refuse.
+        let Ok(answer) = answer else { continue };
+        let told: Vec<u64> = answer.into_inner().offsets.iter().map(|offset| offset.batch_id).collect();
+        assert!(told.iter().all(|batch| *batch >= after), "{told:?} after {after} had been told");
+    }
+    client.close(READY).await.unwrap();
+    cluster.shutdown().await;
 }

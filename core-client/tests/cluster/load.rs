@@ -122,11 +122,24 @@ impl Load {
 
     /// Waits until everybody has handled a record that was appended after this call.
     pub async fn goes_on(&self) {
+        self.goes_on_for(|_| true).await;
+    }
+
+    /// The same for producers and consumers only.
+    pub async fn writing_goes_on(&self) {
+        self.goes_on_for(|name| !name.contains("reader")).await;
+    }
+
+    async fn goes_on_for(&self, concerned: impl Fn(&str) -> bool) {
         // Numbers are given in the order of the appends.
         let newest = self.marks.iter().map(|(_, mark)| mark.get()).max().unwrap_or_default();
         let begun = Instant::now();
         loop {
-            let behind: Vec<_> = self.marks.iter().filter(|(_, mark)| mark.get() <= newest + 10).collect();
+            let behind: Vec<_> = self
+                .marks
+                .iter()
+                .filter(|(name, mark)| concerned(name) && mark.get() <= newest + 10)
+                .collect();
             if behind.is_empty() {
                 return;
             }

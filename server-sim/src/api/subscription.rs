@@ -96,7 +96,7 @@ pub(super) async fn get(
     // Whether it exists is known everywhere, and needs no other node.
     let definition = subscriptions.get(&id)?;
     placement::here(node, Kind::Subscription, &id).await?;
-    let offsets = subscriptions.checkpoints(&id)?;
+    let offsets = subscriptions.checkpoints(&id).await?;
     let offsets =
         offsets.into_iter().map(|(shard_id, batch_id)| SubscriptionOffset { shard_id, batch_id }).collect();
     let stream_name = subscriptions.stream_name_inside(&definition);

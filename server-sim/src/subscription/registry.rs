@@ -7,7 +7,7 @@
 use super::definition::{CHECKPOINTS, DEFINITIONS, Definition};
 use super::entries::{Entries, Entry, Phase};
 use super::fetch::{Caller, Fetch};
-use super::live::Live;
+use super::live::{Live, read_checkpoints};
 use super::policy::{Policy, PolicyChange};
 use super::state::Introduction;
 use crate::cluster::NodeId;
@@ -221,9 +221,15 @@ impl Subscriptions {
     /// of this process.
     ///
     /// # Errors
-    /// [`Class::SubscriptionNotFound`].
-    pub fn checkpoints(&self, id: &str) -> Result<Vec<(ShardId, Lsn)>> {
-        Ok(self.entry(id)?.live().map(|live| live.checkpoints()).unwrap_or_default())
+    /// [`Class::SubscriptionNotFound`]; what the store reports.
+    pub async fn checkpoints(&self, id: &str) -> Result<Vec<(ShardId, Lsn)>> {
+        let entry = self.entry(id)?;
+        let Some(live) = entry.live() else { return Ok(Vec::new()) };
+        if live.owned() {
+            return Ok(live.checkpoints());
+        }
+        // It stood still or was cut off: another node may have moved them since.
+        Ok(read_checkpoints(&entry.definition(), &*self.meta).await?.into_iter().collect())
     }
 
     /// Attached consumers.
