@@ -16,7 +16,8 @@
 //! - **A decision** is carried out by whoever finds it: data first and the name then, or the entry under `archive/`
 //!   first (guarded by the decision, so that a late helper cannot bring it back) and the name then.
 //! - **The last subscriptions** of an archived stream, deleted on two nodes: both remove first and look then, so at least
-//!   one finds none left and lets the data go. Both may; that is the same.
+//!   one finds none left and lets the data go. Both may; that is the same. The deleter of the stream looks once more after
+//!   it has archived it, for the same reason: the last one may have gone while it decided.
 //!
 //! A stop between any two writes leaves shards without a stream at worst, which [`Streams::reclaim`] collects.
 
@@ -293,6 +294,10 @@ impl Streams {
             // Without success somebody has created a subscription, or deleted the stream.
             if let Some(decided) = self.advance(&asked, decision).await? {
                 self.finish(&decided).await?;
+                // The last subscription may have gone between the look and the decision, and found nothing to drop.
+                if read && !is_read(id).await? {
+                    self.drop_archived(id).await?;
+                }
                 return Ok(id);
             }
         }
