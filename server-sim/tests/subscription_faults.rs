@@ -83,8 +83,8 @@ impl Stack {
         Consumer { requests, responses: fetch.unwrap() }
     }
 
-    fn committed(&self) -> Lsn {
-        self.subscriptions.checkpoints("sub").unwrap()[0].1
+    async fn committed(&self) -> Lsn {
+        self.subscriptions.checkpoints("sub").await.unwrap()[0].1
     }
 }
 
@@ -131,7 +131,7 @@ async fn what_was_acknowledged_before_a_clean_end_survives_a_power_loss() {
         consumer.ack(id).await;
     }
     consumer.finish().await.unwrap();
-    assert_eq!(stack.committed(), lsns[1]);
+    assert_eq!(stack.committed().await, lsns[1]);
 
     let stack = Stack::open(&disk.crash()).await;
     let mut consumer = stack.attach(vec![]).await;
@@ -156,10 +156,10 @@ async fn the_end_waits_for_the_disk() {
     };
     tokio::time::timeout(DEADLINE, held).await.expect("the checkpoint is on its way");
     assert!(!end.is_finished());
-    assert_eq!(stack.committed(), 0, "what is not durable is not reported");
+    assert_eq!(stack.committed().await, 0, "what is not durable is not reported");
     disk.release_syncs();
     end.await.unwrap().unwrap();
-    assert_eq!(stack.committed(), lsn);
+    assert_eq!(stack.committed().await, lsn);
 }
 
 #[tokio::test]
@@ -173,7 +173,7 @@ async fn an_end_without_its_checkpoint_is_an_error_and_the_record_comes_again() 
     consumer.ack(id).await;
     let end = consumer.finish().await.unwrap_err();
     assert_eq!(end.code(), Code::Unavailable, "{end}");
-    assert_eq!(stack.committed(), 0);
+    assert_eq!(stack.committed().await, 0);
 
     let stack = Stack::open(&disk.crash()).await;
     let mut consumer = stack.attach(vec![]).await;
@@ -190,7 +190,7 @@ async fn acknowledgements_that_open_a_call_count() {
     // Cut off before it could acknowledge.
     drop(consumer);
     stack.attach(vec![id]).await.finish().await.unwrap();
-    assert_eq!(stack.committed(), lsn);
+    assert_eq!(stack.committed().await, lsn);
 }
 
 #[tokio::test]
@@ -207,7 +207,7 @@ async fn trimmed_records_move_the_checkpoint() {
     // Trimmed before it was delivered; late acknowledgements change nothing.
     consumer.ack(RecordId { batch_id: first, ..id }).await;
     consumer.finish().await.unwrap();
-    assert_eq!(stack.committed(), trimmed);
+    assert_eq!(stack.committed().await, trimmed);
 }
 
 /// Consumers come, acknowledge some of what they get, and go in every way, while records are appended. In the
@@ -264,9 +264,9 @@ async fn nothing_is_lost_while_consumers_come_and_go() {
     let appended = appender.await.unwrap();
     let last = *appended.last().unwrap();
     let mut patient = stack.attach_to("impatient", "patient", vec![]).await;
-    let committed = || stack.subscriptions.checkpoints("impatient").unwrap()[0].1;
+    let committed = async || stack.subscriptions.checkpoints("impatient").await.unwrap()[0].1;
     tokio::time::timeout(DEADLINE, async {
-        while committed() < last {
+        while committed().await < last {
             let next = tokio::time::timeout(Duration::from_millis(20), patient.responses.next());
             if let Ok(message) = next.await {
                 let id = message.unwrap().unwrap().received_records.unwrap().record_ids[0];
@@ -278,7 +278,7 @@ async fn nothing_is_lost_while_consumers_come_and_go() {
     .await
     .expect("everything is acknowledged in the end");
     patient.finish().await.unwrap();
-    assert_eq!(committed(), last);
+    assert_eq!(committed().await, last);
     assert_eq!(acked.into_iter().collect::<Vec<_>>(), appended);
 }
 
