@@ -62,7 +62,7 @@ impl Mirror for BTreeMap<String, Versioned> {
     }
 }
 
-/// A copy in memory that follows the store; see the [module](self).
+/// A copy in memory that follows the store.
 pub struct Follower<M> {
     meta: Arc<dyn MetaStore>,
     /// Their watches are taken in this order.

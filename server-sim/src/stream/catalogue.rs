@@ -305,7 +305,7 @@ impl Streams {
     }
 
     /// Whether a stream still has its name, asked by somebody who has written a subscription to it: if so, whoever
-    /// deletes it will see that. See the [module](self).
+    /// deletes it will see that.
     ///
     /// # Errors
     /// What the store reports: then it is not known.
