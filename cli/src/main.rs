@@ -45,10 +45,22 @@ async fn main() -> ExitCode {
     match run(&arguments).await {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("hstream: {error:#}");
+            eprintln!("hstream: {}", sentence(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error and what it rests on, once: an error of the client says that in its own line.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut parts = Vec::new();
+    for part in error.chain() {
+        parts.push(part.to_string());
+        if part.is::<hstreamdb::Error>() {
+            break;
+        }
+    }
+    parts.join(": ")
 }
 
 async fn run(arguments: &Arguments) -> Result<ExitCode> {

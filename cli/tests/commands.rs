@@ -89,6 +89,7 @@ fn no_server_is_a_failure_that_says_where_it_looked() {
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
     assert!(text.contains("127.0.0.1:1") && text.lines().count() == 1, "{text}");
+    assert_eq!(text.matches("Connection refused").count(), 1, "{text}");
 }
 
 #[test]

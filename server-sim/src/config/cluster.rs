@@ -1,14 +1,11 @@
 //! What flags and file say about the cluster.
 
 use super::file::{Gossip, Server};
+use super::secret::Secret;
 use crate::cluster::gossip::GossipKey;
 use crate::cluster::swim::GossipSettings;
 use crate::cluster::{ClusterConfig, Seed};
-use serde::Deserialize;
-use std::convert::Infallible;
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 /// Leases in milliseconds: shorter ones lapse at every hiccup of a disk, longer ones hold up whoever takes over.
@@ -41,24 +38,6 @@ pub(super) struct ClusterFlags {
     /// How long a node may serve what it owns without having renewed its lease [default: 3000]
     #[arg(long, value_name = "MILLISECONDS")]
     lease_ms: Option<u64>,
-}
-
-/// Text that shows nowhere.
-#[derive(Clone, Deserialize)]
-pub(super) struct Secret(String);
-
-impl FromStr for Secret {
-    type Err = Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(Secret(text.to_owned()))
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
 }
 
 /// Brings both together; `internal_port` is this node's.
@@ -108,7 +87,7 @@ pub(super) fn cluster(
     let path = flags.gossip_key_path.or(file.gossip_key_path.take());
     let gossip_key = match (key, path) {
         (None, None) => None,
-        (Some(Secret(text)), None) => Some(text.parse().map_err(|error| format!("--gossip-key: {error}"))?),
+        (Some(key), None) => Some(key.reveal().parse().map_err(|error| format!("--gossip-key: {error}"))?),
         (None, Some(path)) => {
             Some(GossipKey::from_file(&path).map_err(|error| format!("--gossip-key-path: {error}"))?)
         }

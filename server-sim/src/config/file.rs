@@ -1,6 +1,6 @@
 //! The configuration file: YAML with the keys of published servers.
 
-use super::cluster::Secret;
+use super::secret::Secret;
 use crate::auth::Token;
 use crate::listener::ExtraListener;
 use serde::de::IgnoredAny;

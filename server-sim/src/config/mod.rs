@@ -3,6 +3,7 @@
 mod cluster;
 mod file;
 mod flags;
+mod secret;
 
 pub use flags::Arguments;
 

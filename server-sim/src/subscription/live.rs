@@ -10,7 +10,6 @@ use super::definition::Definition;
 use super::delivery;
 use super::outbox::Outbox;
 use super::policy::Policy;
-use super::registry::Subscriptions;
 use super::state::{Introduction, Progress, Rules, Start, State};
 use crate::cluster::ownership::{Claim, Ownership};
 use crate::error::{Class, Result, ServerError};
@@ -65,17 +64,25 @@ enum Writing {
     Sealed,
 }
 
+/// What a subscription stands on.
+pub(super) struct Foundation {
+    pub(super) log: Arc<dyn LogStore>,
+    pub(super) meta: Arc<dyn MetaStore>,
+    pub(super) streams: Arc<Streams>,
+    pub(super) ownership: Arc<Ownership>,
+}
+
 impl Live {
     /// Continues a subscription from its checkpoints, which are read after it was claimed: no earlier owner can move
     /// them any more.
     pub(super) async fn start(
         definition: Arc<Definition>,
-        subscriptions: &Subscriptions,
+        foundation: Foundation,
         claim: Claim,
         stats: Arc<SubscriptionStats>,
     ) -> Result<Arc<Self>> {
-        let Subscriptions { log, meta, streams, ownership, .. } = subscriptions;
-        let checkpoints = read_checkpoints(&definition, &**meta).await?;
+        let Foundation { log, meta, streams, ownership } = foundation;
+        let checkpoints = read_checkpoints(&definition, &*meta).await?;
         let starts = definition.start.iter().map(|(&shard, &first)| {
             let checkpoint = checkpoints.get(&shard).copied();
             Start { shard, done: checkpoint.unwrap_or(0).max(first.saturating_sub(1)), checkpoint }
@@ -91,10 +98,10 @@ impl Live {
         let dead_letter = definition.policy.dead_letter.as_ref().map(|dead_letter| dead_letter.stream);
         let live = Arc::new(Live {
             definition,
-            log: log.clone(),
-            meta: meta.clone(),
-            streams: streams.clone(),
-            ownership: ownership.clone(),
+            log,
+            meta,
+            streams,
+            ownership,
             claim,
             state: Mutex::new(state),
             dead_letter: Mutex::new(dead_letter),

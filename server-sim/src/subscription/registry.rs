@@ -7,7 +7,7 @@
 use super::definition::{CHECKPOINTS, DEFINITIONS, Definition};
 use super::entries::{Entries, Entry, Phase};
 use super::fetch::{Caller, Fetch};
-use super::live::{Live, read_checkpoints};
+use super::live::{Foundation, Live, read_checkpoints};
 use super::policy::{Policy, PolicyChange};
 use super::state::Introduction;
 use crate::cluster::NodeId;
@@ -524,7 +524,13 @@ impl Subscriptions {
             *entry.phase() = Phase::Idle;
             return Err(ServerError::new(Class::SubscriptionInvalidError, definition.id.clone()));
         }
-        let live = Live::start(definition, self, claim, entry.stats.clone()).await?;
+        let foundation = Foundation {
+            log: self.log.clone(),
+            meta: self.meta.clone(),
+            streams: self.streams.clone(),
+            ownership: self.ownership.clone(),
+        };
+        let live = Live::start(definition, foundation, claim, entry.stats.clone()).await?;
         *entry.phase() = Phase::Running(live.clone());
         Ok(live)
     }
