@@ -51,7 +51,8 @@ async fn main() -> ExitCode {
     }
 }
 
-/// The error and what it rests on, once: an error of the client says that in its own line.
+/// The error and what it rests on. An error of the client names most of that in its own line already; what it does not
+/// name is at the bottom.
 fn sentence(error: &anyhow::Error) -> String {
     let mut parts = Vec::new();
     for part in error.chain() {
@@ -60,7 +61,12 @@ fn sentence(error: &anyhow::Error) -> String {
             break;
         }
     }
-    parts.join(": ")
+    let mut text = parts.join(": ");
+    let root = error.root_cause().to_string();
+    if !text.contains(&root) {
+        text = format!("{text}: {root}");
+    }
+    text
 }
 
 async fn run(arguments: &Arguments) -> Result<ExitCode> {
