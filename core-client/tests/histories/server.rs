@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 pub const DIRECTORY: &str = "HSTREAM_HISTORY_SERVER";
 
 pub enum Server {
-    Disk { disk: FaultDisk, running: Option<Running>, random: Box<StdRng> },
+    Disk { disk: FaultDisk, running: Option<Box<Running>>, random: Box<StdRng> },
     Process { directory: tempfile::TempDir, running: Option<ServerProcess> },
 }
 
@@ -59,7 +59,7 @@ impl Server {
                 let node = runtime.spawn(Node::start_on(config, move |_| Ok(Arc::new(disk))));
                 let node = node.await.unwrap().unwrap();
                 let port = node.address().port();
-                *running = Some(Running { node: Some(node), runtime: Some(runtime) });
+                *running = Some(Box::new(Running { node: Some(node), runtime: Some(runtime) }));
                 port
             }
             Server::Process { directory, running } => {
