@@ -127,9 +127,14 @@ pub async fn run(settings: &Settings) -> Result<Report> {
     let looks = checkpoints.end().await?;
     let (moves, longest_overlap) = witness.end().await?;
     // Told also of a run that has failed.
-    let pauses = Pauses::of(&rounds, &appending, &consuming)?;
-    println!("\n{pauses}\n");
+    let pauses = Pauses::of(&rounds, &appending, &consuming);
+    match &pauses {
+        Ok(pauses) => println!("\n{pauses}\n"),
+        Err(error) => println!("\n{error:#}\n"),
+    }
+    // What was lost matters more than who waited too long.
     let summary = history.check().map_err(|violations| anyhow::anyhow!("{violations}"))?;
+    let pauses = pauses?;
     direct.close(PATIENCE).await?;
     cluster.shutdown().await;
     let count = |fault| rounds.iter().filter(|round| round.fault == fault).count();
