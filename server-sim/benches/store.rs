@@ -57,7 +57,7 @@ async fn store_in(path: &Path) -> EmbeddedStore {
 }
 
 fn specs(shards: u64) -> Vec<ShardSpec> {
-    (1..=shards).map(|shard| ShardSpec { shard, retention_secs: 0 }).collect()
+    (1..=shards).map(|shard| ShardSpec { shard, retention_secs: 0, replicas: 1 }).collect()
 }
 
 /// Bytes that do not compress to nothing on the way, different for each batch.

@@ -127,7 +127,7 @@ proptest! {
                 ..EmbeddedOptions::default()
             };
             let store = EmbeddedStore::open(Arc::new(FaultDisk::new()), options).await.unwrap();
-            let spec = ShardSpec { shard: SHARD, retention_secs: 0 };
+            let spec = ShardSpec { shard: SHARD, retention_secs: 0, replicas: 1 };
             store.log().create_shards(&[spec]).await.unwrap();
             let mut model = Model { batches: Vec::new(), trimmed: 0 };
             for step in steps {

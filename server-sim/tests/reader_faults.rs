@@ -49,7 +49,12 @@ impl Stack {
 
 async fn fresh(disk: &FaultDisk) -> (Stack, Vec<Lsn>) {
     let stack = Stack::open(disk).await;
-    stack.store.log().create_shards(&[ShardSpec { shard: SHARD, retention_secs: 0 }]).await.unwrap();
+    stack
+        .store
+        .log()
+        .create_shards(&[ShardSpec { shard: SHARD, retention_secs: 0, replicas: 1 }])
+        .await
+        .unwrap();
     let mut lsns = Vec::new();
     for _ in 0..4 {
         lsns.push(stack.append().await);

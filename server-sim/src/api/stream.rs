@@ -114,6 +114,7 @@ pub(super) async fn tail_record_id(
     request: wire::GetTailRecordIdRequest,
 ) -> Result<wire::GetTailRecordIdResponse> {
     let shard_id = request.shard_id;
+    node.log.catch_up(&[shard_id]).await?;
     let batch_id = node.log.tail(shard_id)?;
     let tail_record_id = Some(wire::RecordId { shard_id, batch_id, batch_index: 0 });
     Ok(wire::GetTailRecordIdResponse { tail_record_id })

@@ -25,6 +25,9 @@ pub(super) async fn stream(node: &Arc<NodeContext>, request: wire::TrimStreamReq
         .ok_or_else(|| ServerError::new(Class::StreamNotFound, request.stream_name))?;
     to_the_end(node, move |node| async move {
         let shards: Vec<ShardId> = stream.shards.iter().map(|shard| shard.id).collect();
+        if point == Offset::Latest {
+            node.log.catch_up(&shards).await?;
+        }
         // Side by side they share their waits for the disk.
         let trims = shards.into_iter().map(|shard| trim(&node, shard, point));
         futures::stream::iter(trims).buffer_unordered(TRIMS_AT_A_TIME).try_collect().await
@@ -35,7 +38,13 @@ pub(super) async fn stream(node: &Arc<NodeContext>, request: wire::TrimStreamReq
 pub(super) async fn shard(node: &Arc<NodeContext>, request: wire::TrimShardRequest) -> Result<()> {
     let point = Offset::of_shard(request.trim_point)?.ok_or_else(no_point)?;
     node.log.tail(request.shard_id)?;
-    to_the_end(node, move |node| async move { trim(&node, request.shard_id, point).await }).await
+    to_the_end(node, move |node| async move {
+        if point == Offset::Latest {
+            node.log.catch_up(&[request.shard_id]).await?;
+        }
+        trim(&node, request.shard_id, point).await
+    })
+    .await
 }
 
 fn no_point() -> ServerError {
@@ -73,6 +82,11 @@ pub(super) async fn shards(
     let stream = node.streams.find(&request.stream_name).await?.ok_or_else(|| {
         ServerError::plain(Code::Internal, format!("stream {} is not found", request.stream_name))
     })?;
+    // What another node has stored may be named here before this one has heard of it.
+    let unheard = points.iter().any(|(shard, id)| node.log.tail(*shard).is_ok_and(|tail| id.batch_id > tail));
+    if unheard {
+        node.log.catch_up(&points.keys().copied().collect::<Vec<_>>()).await?;
+    }
     // Everything is checked before anything is trimmed.
     let mut trims: Vec<(ShardId, Lsn)> = Vec::with_capacity(points.len());
     for (shard, id) in &points {

@@ -77,6 +77,9 @@ impl Offset {
     /// # Errors
     /// [`Class::ConflictShardReaderOffset`] for a record of another shard; what the store reports.
     pub async fn start(offset: Option<Self>, log: &dyn LogStore, shard: ShardId) -> Result<Lsn> {
+        if offset == Some(Offset::Latest) {
+            log.catch_up(&[shard]).await?;
+        }
         let tail = log.tail(shard)?;
         let Some(offset) = offset else { return Ok(OLDEST) };
         offset.check_shard(shard)?;
@@ -115,6 +118,9 @@ impl ShardRange {
             return Ok(ShardRange { start: start.max(FIRST_LSN), end: None });
         };
         until.check_shard(shard)?;
+        if matches!(until, Offset::Latest | Offset::Time(_)) {
+            log.catch_up(&[shard]).await?;
+        }
         let tail = log.tail(shard)?;
         let (nominal, end) = match until {
             Offset::Earliest => (OLDEST, OLDEST),

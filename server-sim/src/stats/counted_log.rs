@@ -72,4 +72,8 @@ impl LogStore for CountedLog {
     async fn find_time(&self, shard: ShardId, time_ms: u64) -> Result<Lsn> {
         self.log.find_time(shard, time_ms).await
     }
+
+    async fn catch_up(&self, shards: &[ShardId]) -> Result<()> {
+        self.log.catch_up(shards).await
+    }
 }

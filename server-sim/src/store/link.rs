@@ -119,6 +119,10 @@ impl LogStore for LinkedLog {
     async fn find_time(&self, shard: ShardId, time_ms: u64) -> Result<Lsn> {
         self.gate.through("looking for a time", self.log.find_time(shard, time_ms)).await
     }
+
+    async fn catch_up(&self, shards: &[ShardId]) -> Result<()> {
+        self.gate.through("asking for what is new", self.log.catch_up(shards)).await
+    }
 }
 
 #[derive(Debug)]

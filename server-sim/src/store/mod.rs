@@ -45,6 +45,9 @@ pub struct ShardSpec {
     pub shard: ShardId,
     /// Records older than this many seconds may be removed; 0 keeps them for ever.
     pub retention_secs: u32,
+    /// Copies on different machines, at least 1. An engine that keeps one copy ignores it; one that cannot keep so many
+    /// keeps as many as it can and says so once.
+    pub replicas: u32,
 }
 
 /// A batch on its way into a shard: the `BatchedRecord` message exactly as received.
@@ -254,6 +257,14 @@ pub trait LogStore: Send + Sync + fmt::Debug + 'static {
 
     /// LSN of the first readable batch whose append time is at least `time_ms`; tail + 1 if there is none.
     async fn find_time(&self, shard: ShardId, time_ms: u64) -> Result<Lsn>;
+
+    /// Waits until [`LogStore::tail`] and [`LogStore::trim_point`] of these shards tell everything that was acknowledged
+    /// before this call, by whatever node over the same store. For what is promised by those two; not for hot paths.
+    ///
+    /// An engine that has one process, or whose tails never lag, returns at once. Shards that do not exist are ignored.
+    async fn catch_up(&self, _shards: &[ShardId]) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A value and the version a compare-and-set names.

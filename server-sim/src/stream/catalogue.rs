@@ -213,7 +213,11 @@ impl Streams {
             let specs: Vec<ShardSpec> = stream
                 .shards
                 .iter()
-                .map(|shard| ShardSpec { shard: shard.id, retention_secs: new.backlog_secs })
+                .map(|shard| ShardSpec {
+                    shard: shard.id,
+                    retention_secs: new.backlog_secs,
+                    replicas: new.replication_factor,
+                })
                 .collect();
             self.log.create_shards(&specs).await?;
             let entry = encode(&Entry { stream: stream.clone(), stage: Stage::Stays })?;

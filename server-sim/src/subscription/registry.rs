@@ -281,6 +281,8 @@ impl Subscriptions {
             return Err(ServerError::new(Class::SubscriptionExists, new.id));
         }
         let policy = Policy::default().changed(new.policy, stream.id, &self.streams)?;
+        let shards: Vec<ShardId> = stream.shards.iter().map(|shard| shard.id).collect();
+        self.log.catch_up(&shards).await?;
         let mut start = BTreeMap::new();
         for shard in &stream.shards {
             let first = match offset {

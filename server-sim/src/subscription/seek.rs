@@ -101,6 +101,9 @@ impl Subscriptions {
             return Err(ServerError::new(Class::ShardNotExists, text));
         }
         let checkpoints = read_checkpoints(definition, &*self.meta).await?;
+        if matches!(position, Position::Earliest | Position::Latest) {
+            self.log.catch_up(&definition.start.keys().copied().collect::<Vec<_>>()).await?;
+        }
         let mut starts = BTreeMap::new();
         for (&shard, &first) in &definition.start {
             let at = match position {

@@ -100,6 +100,11 @@ impl LogStore for OffshoreLog {
         let log = self.log.clone();
         self.elsewhere.run(async move { log.find_time(shard, time_ms).await }).await
     }
+
+    async fn catch_up(&self, shards: &[ShardId]) -> Result<()> {
+        let (log, shards) = (self.log.clone(), shards.to_vec());
+        self.elsewhere.run(async move { log.catch_up(&shards).await }).await
+    }
 }
 
 /// Metadata whose calls run on another runtime.
@@ -165,7 +170,7 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(20);
 
     fn shard(shard: ShardId) -> Vec<ShardSpec> {
-        vec![ShardSpec { shard, retention_secs: 0 }]
+        vec![ShardSpec { shard, retention_secs: 0, replicas: 1 }]
     }
 
     /// A store with its runtime, and the log as a node has it.

@@ -434,7 +434,7 @@ mod tests {
 
     /// Tail at 9, trimmed through 2, batches as given.
     fn shard(held: &[u64]) -> Shard {
-        let spec = ShardSpec { shard: 1, retention_secs: 0 };
+        let spec = ShardSpec { shard: 1, retention_secs: 0, replicas: 1 };
         let producers = ProducerTable::default();
         let snapshot =
             ShardSnapshot { spec, trimmed: FIRST_LSN + 2, tail: FIRST_LSN + 9, time_ms: 9, producers };
@@ -475,7 +475,7 @@ mod tests {
 
     #[test]
     fn lsns_below_the_first_one_start_at_the_first_one() {
-        let spec = ShardSpec { shard: 1, retention_secs: 0 };
+        let spec = ShardSpec { shard: 1, retention_secs: 0, replicas: 1 };
         let shard = Shard::empty(spec);
         assert_eq!(shard.plan(0, ALL).unwrap(), ReadPlan::default());
         assert!(shard.complete(entry(0), None, &ProducerLimits::default()));

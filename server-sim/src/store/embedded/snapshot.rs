@@ -54,7 +54,7 @@ fn decode_shard(input: &mut &[u8]) -> Option<ShardSnapshot> {
     let retention_secs = varint::take_u32(input)?;
     let tail = varint::take(input)?.wrapping_add(FIRST_LSN - 1);
     Some(ShardSnapshot {
-        spec: ShardSpec { shard, retention_secs },
+        spec: ShardSpec { shard, retention_secs, replicas: 1 },
         trimmed: tail.wrapping_sub(varint::take(input)?),
         tail,
         time_ms: varint::take(input)?,
@@ -67,6 +67,7 @@ fn decode_shard_v1(input: &mut &[u8]) -> Option<ShardSnapshot> {
         spec: ShardSpec {
             shard: u64::from_le_bytes(take(input)?),
             retention_secs: u32::from_le_bytes(take(input)?),
+            replicas: 1,
         },
         trimmed: u64::from_le_bytes(take(input)?),
         tail: u64::from_le_bytes(take(input)?),
@@ -116,6 +117,7 @@ pub fn decode_specs(mut input: &[u8]) -> Option<Vec<ShardSpec>> {
         specs.push(ShardSpec {
             shard: u64::from_le_bytes(take(&mut input)?),
             retention_secs: u32::from_le_bytes(take(&mut input)?),
+            replicas: 1,
         });
     }
     Some(specs)

@@ -34,7 +34,7 @@ async fn open_with(disk: &FaultDisk, options: EmbeddedOptions) -> Result<Embedde
 }
 
 fn spec(shard: ShardId) -> ShardSpec {
-    ShardSpec { shard, retention_secs: 0 }
+    ShardSpec { shard, retention_secs: 0, replicas: 1 }
 }
 
 fn batch(text: impl Into<Vec<u8>>) -> NewBatch {

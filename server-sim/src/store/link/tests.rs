@@ -40,7 +40,7 @@ fn change(key: &str, text: &'static str, version: u64) -> Seen {
 #[tokio::test]
 async fn a_call_through_a_cut_link_waits_and_ends_as_unreachable() {
     let store = open(&FaultDisk::new()).await;
-    store.log().create_shards(&[ShardSpec { shard: 1, retention_secs: 0 }]).await.unwrap();
+    store.log().create_shards(&[ShardSpec { shard: 1, retention_secs: 0, replicas: 1 }]).await.unwrap();
     let link = link(&store);
     link.cut();
     let asked = Instant::now();
@@ -64,7 +64,7 @@ async fn log_and_metadata_are_cut_on_their_own() {
     let store = open(&FaultDisk::new()).await;
     let link = link(&store);
     link.set_meta(false);
-    link.log().create_shards(&[ShardSpec { shard: 1, retention_secs: 0 }]).await.unwrap();
+    link.log().create_shards(&[ShardSpec { shard: 1, retention_secs: 0, replicas: 1 }]).await.unwrap();
     unreachable(link.meta().get("k").await);
     link.set_meta(true);
     link.set_log(false);
@@ -156,7 +156,7 @@ async fn a_cut_between_two_looks_of_a_watch_is_noticed() {
 async fn a_tail_stands_still_while_the_link_is_cut() {
     let store = open(&FaultDisk::new()).await;
     let (link, direct) = (link(&store), store.log());
-    direct.create_shards(&[ShardSpec { shard: 1, retention_secs: 0 }]).await.unwrap();
+    direct.create_shards(&[ShardSpec { shard: 1, retention_secs: 0, replicas: 1 }]).await.unwrap();
     let mut tail = link.log().watch_tail(1).unwrap();
     assert_eq!(tail.latest(), FIRST_LSN - 1);
     direct.append(1, batch("a")).await.unwrap();

@@ -50,7 +50,7 @@ fn new(name: &str, shard_count: u32) -> NewStream {
 async fn a_creation_that_stopped_half_way_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let fixture = Fixture::open(dir.path()).await;
-    fixture.log.create_shards(&[ShardSpec { shard: 5, retention_secs: 0 }]).await.unwrap();
+    fixture.log.create_shards(&[ShardSpec { shard: 5, retention_secs: 0, replicas: 1 }]).await.unwrap();
     fixture.streams().await;
     assert!(fixture.log.shards().is_empty());
     fixture.store.close().await;
@@ -60,7 +60,7 @@ async fn a_creation_that_stopped_half_way_leaves_nothing() {
 async fn data_without_a_stream_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let fixture = Fixture::open(dir.path()).await;
-    fixture.log.create_shards(&[ShardSpec { shard: 5, retention_secs: 0 }]).await.unwrap();
+    fixture.log.create_shards(&[ShardSpec { shard: 5, retention_secs: 0, replicas: 1 }]).await.unwrap();
     fixture.append(5).await;
     fixture.streams().await;
     assert_eq!(fixture.batches(5).await, 1);

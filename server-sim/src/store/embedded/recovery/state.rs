@@ -114,7 +114,7 @@ impl State {
         let settled = self.holes.len();
         let found = self.shards.entry(header.shard).or_insert_with(|| {
             tracing::error!(shard = header.shard, "the creation of a shard is lost; it is kept for ever");
-            Found::new(ShardSpec { shard: header.shard, retention_secs: 0 }, settled)
+            Found::new(ShardSpec { shard: header.shard, retention_secs: 0, replicas: 1 }, settled)
         });
         let shard = &mut found.shard;
         // The tail may be ahead: a compacted segment begins with the state at its end.

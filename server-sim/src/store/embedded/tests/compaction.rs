@@ -91,7 +91,7 @@ async fn retention_of_one_stream_frees_the_disk_although_another_is_kept() {
     };
     let store = open_with(&disk, timed).await.unwrap();
     let log = store.log();
-    log.create_shards(&[spec(1), ShardSpec { shard: 2, retention_secs: 60 }]).await.unwrap();
+    log.create_shards(&[spec(1), ShardSpec { shard: 2, retention_secs: 60, replicas: 1 }]).await.unwrap();
     for n in 0..200 {
         log.append(1, batch(kept(n))).await.unwrap();
         log.append(2, batch(vec![7; 3000])).await.unwrap();

@@ -323,7 +323,7 @@ async fn append_times_never_step_back_and_age_is_counted_by_them() {
     let disk = FaultDisk::new();
     let store = open_with(&disk, timed.clone()).await.unwrap();
     let log = store.log();
-    log.create_shards(&[ShardSpec { shard: 1, retention_secs: 10 }]).await.unwrap();
+    log.create_shards(&[ShardSpec { shard: 1, retention_secs: 10, replicas: 1 }]).await.unwrap();
     assert_eq!(log.append(1, batch("a")).await.unwrap().time_ms, 5_000);
     now.store(3_000, SeqCst);
     assert_eq!(log.append(1, batch("b")).await.unwrap().time_ms, 5_000);

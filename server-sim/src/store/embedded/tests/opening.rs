@@ -173,7 +173,7 @@ async fn a_directory_of_format_1_is_read_and_continued() {
             let strict = EmbeddedOptions { serve_damaged: false, verify_log, ..quiet() };
             let store = EmbeddedStore::open(disk, strict).await.unwrap();
             let log = store.log();
-            assert_eq!(log.shards(), [spec(1), ShardSpec { shard: 2, retention_secs: 86_400 }]);
+            assert_eq!(log.shards(), [spec(1), ShardSpec { shard: 2, retention_secs: 86_400, replicas: 1 }]);
             let (gaps, batches) = read_all(&log, 1).await;
             assert!(gaps.is_empty());
             assert_eq!(texts(&batches)[..12], (0..12).map(|n| format!("one {n}")).collect::<Vec<_>>());
