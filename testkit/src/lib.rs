@@ -1,13 +1,15 @@
-//! What tests of every crate share: real server processes on free ports, killed on drop; waiting for a condition with a
-//! deadline instead of sleeping; a bad network ([`Link`]) and a bad server ([`RpcProxy`]) on purpose; and a check of what
+//! What tests of every crate share: real server processes on free ports, killed on drop; real NATS servers ([`nats`]);
+//! waiting for a condition with a deadline instead of sleeping; a bad network ([`Link`]) and a bad server ([`RpcProxy`]) on purpose; and a check of what
 //! happened against the delivery contract ([`history`]).
 #![warn(missing_docs)]
 
 mod cutting;
 mod faults;
 pub mod history;
+mod leash;
 mod link;
 mod messages;
+pub mod nats;
 mod poll;
 mod rpc_proxy;
 mod server;

@@ -1,5 +1,6 @@
 //! A real `hstream-server` process.
 
+use crate::leash;
 use anyhow::{Context as _, Result, bail, ensure};
 use std::{
     io::{BufRead as _, BufReader},
@@ -42,7 +43,7 @@ impl ServerOptions {
     }
 }
 
-/// A running server, killed on drop.
+/// A running server, killed on drop and whenever this process ends.
 #[derive(Debug)]
 pub struct ServerProcess {
     child: Child,
@@ -101,6 +102,7 @@ impl ServerProcess {
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))?;
+        leash::hold(child.id());
         let stderr = child.stderr.take().context("no stderr")?;
         let (sender, lines) = mpsc::sync_channel::<String>(1024);
         // Keeps reading for the life of the process so that the server never blocks on a full pipe.
@@ -113,8 +115,7 @@ impl ServerProcess {
         match await_ready(&lines, nodes) {
             Ok(ports) => Ok(ServerProcess { child, ports }),
             Err(error) => {
-                let _ = child.kill();
-                let _ = child.wait();
+                end(&mut child);
                 Err(error)
             }
         }
@@ -147,6 +148,7 @@ impl ServerProcess {
     /// When the process cannot be killed or awaited.
     pub fn kill(mut self) -> Result<()> {
         self.child.kill()?;
+        leash::release(self.child.id());
         self.child.wait()?;
         Ok(())
     }
@@ -154,9 +156,14 @@ impl ServerProcess {
 
 impl Drop for ServerProcess {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&mut self.child);
     }
+}
+
+fn end(child: &mut Child) {
+    let _ = child.kill();
+    leash::release(child.id());
+    let _ = child.wait();
 }
 
 /// Says on stderr, as `hstream-server` does, that the server of this process is ready on `port`.
