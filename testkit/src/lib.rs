@@ -11,11 +11,16 @@ mod link;
 mod messages;
 pub mod nats;
 mod poll;
+mod port;
 mod rpc_proxy;
 mod server;
+mod signal;
+mod store;
 
 pub use faults::Fault;
 pub use link::{Ending, Flow, Link, LinkStats, Way};
 pub use poll::eventually;
+pub use port::free_port;
 pub use rpc_proxy::RpcProxy;
 pub use server::{ServerOptions, ServerProcess, announce_ready, server_binary};
+pub use store::Store;

@@ -1,6 +1,6 @@
 //! A real `hstream-server` process.
 
-use crate::leash;
+use crate::{Store, leash, signal::signal};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::{
     io::{BufRead as _, BufReader},
@@ -22,8 +22,12 @@ pub struct ServerOptions {
     pub binary: PathBuf,
     /// Data directory; starting again on the same one recovers its data.
     pub data_dir: PathBuf,
+    /// What it stands on; by default what `HSTREAM_TEST_STORE` says.
+    pub store: Store,
     /// Client port; 0 takes a free one.
     pub port: u16,
+    /// Port for other nodes; 0 takes a free one.
+    pub internal_port: u16,
     /// Nodes in the process; with several of them ports rise in steps of 10.
     pub nodes: u32,
     /// Further flags.
@@ -36,7 +40,9 @@ impl ServerOptions {
         ServerOptions {
             binary: server_binary(),
             data_dir: data_dir.into(),
+            store: Store::default(),
             port: 0,
+            internal_port: 0,
             nodes: 1,
             flags: Vec::new(),
         }
@@ -74,10 +80,14 @@ impl ServerProcess {
     /// When it cannot be started, ends early or is not ready in time; with its last log lines.
     pub fn start(options: &ServerOptions) -> Result<ServerProcess> {
         let mut command = Command::new(&options.binary);
+        match options.store.url(&options.data_dir)? {
+            Some(url) => command.arg("--store").arg(url),
+            None => command.arg("--data-dir").arg(&options.data_dir),
+        };
         command
-            .arg("--data-dir")
-            .arg(&options.data_dir)
-            .args(["--bind-address", "127.0.0.1", "--internal-port", "0", "--port"])
+            .args(["--bind-address", "127.0.0.1", "--internal-port"])
+            .arg(options.internal_port.to_string())
+            .arg("--port")
             .arg(options.port.to_string())
             .args(&options.flags);
         if options.nodes > 1 {
@@ -140,6 +150,22 @@ impl ServerProcess {
     /// Process id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// SIGSTOP: it stands still, its sockets stay open.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn pause(&self) -> Result<()> {
+        signal(self.child.id(), "STOP")
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn resume(&self) -> Result<()> {
+        signal(self.child.id(), "CONT")
     }
 
     /// SIGKILL; nothing in the server gets to run any more.

@@ -111,10 +111,7 @@ impl Peer {
 
     fn signal(&self, signal: &str) -> Result<()> {
         let process = self.process.as_ref().with_context(|| format!("{} does not run", self.name))?;
-        let id = process.id().to_string();
-        let status = Command::new("kill").args(["-s", signal, &id]).status()?;
-        ensure!(status.success(), "{} could not be sent SIG{signal}", self.name);
-        Ok(())
+        crate::signal::signal(process.id(), signal)
     }
 
     /// The end of its log.
