@@ -33,8 +33,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use metrics::{DurationSummary, MetricKind, MetricSpec, MetricsRecorder, MetricsSnapshot, metric_table};
 pub use options::{OptionKind, OptionScope, OptionSpec, OptionValue, option_table};
 pub use producer::{
-    AppendOutcome, BatchReport, CloseReport, Completion, Compression, ManyReceipt, Pending, Producer,
-    ProducerBuilder, Receipt, UnresolvedShard, WhenFull,
+    AppendOptions, AppendOutcome, BatchPart, BatchReport, CloseReport, Completion, Compression, ManyReceipt,
+    Pending, Producer, ProducerBuilder, Receipt, UnresolvedShard, WhenFull,
 };
 pub use reader::{
     GapKind, PolledReader, PolledReaderBuilder, ReadFrom, ReadGap, Reader, ReaderBatches, ReaderBuilder,

@@ -239,6 +239,7 @@ static TABLE: &[OptionSpec] = &[
     spec(Producer, "retry_max_ms", integer(0, MAX_MS), "milliseconds", "", "Longest pause between two tries. Default: the client's."),
 
     spec(Consumer, "name", Text, "", "", "Name of the consumer, unique in its subscription: 1 to 255 characters, no control characters. Default: consumer- and 16 random hexadecimal digits."),
+    spec(Consumer, "name_taken", Choice(&["suffix", "fail"]), "", "suffix", "When another consumer keeps the name, found three times in a row: go on under the name with a suffix, or end with the error. A consumer that was attached before goes on in either case: there it is its own last session."),
     spec(Consumer, "ack_max_records", integer(1, MAX_I32), "records", "100", "Acknowledgements are sent when this many wait."),
     spec(Consumer, "ack_max_age_ms", integer(0, MAX_MS), "milliseconds", "100", "Acknowledgements are sent when the first has waited this long."),
     spec(Consumer, "prefetch_bytes", integer(1, MAX_COUNT), "bytes", "16777216", "Bytes of batches received ahead of the application. One batch and at most 2 MiB on the way come on top."),

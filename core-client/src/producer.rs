@@ -19,8 +19,9 @@ mod transport;
 
 pub use builder::ProducerBuilder;
 pub(crate) use cluster_transport::shard_map;
+pub use direct::AppendOptions;
 pub(crate) use direct::DirectProducers;
-pub use observer::BatchReport;
+pub use observer::{BatchPart, BatchReport};
 pub use outcome::{AppendOutcome, Completion, ManyReceipt, Receipt};
 pub use report::{CloseReport, UnresolvedShard};
 pub use settings::{Compression, WhenFull};
@@ -188,6 +189,15 @@ impl Producer {
         before?.wait().await
     }
 
+    /// As [`flush_key`](Self::flush_key), for a shard by its id.
+    ///
+    /// # Errors
+    /// The first error among these records; `Routing` when the stream has no such shard, as far as the producer knows.
+    pub async fn flush_shard(&self, shard_id: u64) -> Result<()> {
+        let before = self.shared().intake().flush_shard(shard_id);
+        before.map_err(|error| self.named(error))?.wait().await
+    }
+
     /// Stops accepting, sends what was accepted, and resolves every receipt: what is left after `timeout` is
     /// given up, with `OutcomeUnknown` if it had been sent and `Closed` if not. The report says on which shards, how
     /// much of it may be stored, and why. Calling it again is harmless.
@@ -265,7 +275,7 @@ impl Producer {
             if intake.is_closed() {
                 return Err((self.named(closed()), done));
             }
-            let call = Call::new(batch.len(), done);
+            let call = Call::new(batch.len(), batch.tag(), done);
             let refused = intake.push_many(batch, permit, &call, &mut lanes);
             (call, refused)
         };

@@ -285,6 +285,31 @@ async fn a_name_that_stays_taken_gets_a_suffix() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_must_be_free_ends_the_consumer_when_it_stays_taken() {
+    let mut node = TestNode::start().await;
+    let shard = node.stream("s", 1).await[0];
+    node.subscription("sub", "s").await;
+    let client = node.client().await;
+    let consumer = |way| client.consumer("sub").name("worker").set("name_taken", way).unwrap().start();
+    let first = consumer("fail").await.unwrap();
+    eventually("attaching", GRACE, || async { (first.state() == ConsumerState::Connected).then_some(()) })
+        .await;
+    let error = soon(consumer("fail")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+    assert_eq!(error.message(), "ConsumerExists");
+    // The first one did not notice.
+    node.append_batches("s", shard, 1, 1).await;
+    assert_eq!(receive(&first, 1).await.len(), 1);
+    soon(first.stop(GRACE)).await.unwrap();
+    let third = consumer("fail").await.unwrap();
+    eventually("the name is free again", GRACE, || async {
+        (third.state() == ConsumerState::Connected).then_some(())
+    })
+    .await;
+    assert_eq!(third.name(), "worker");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stopping_is_bounded_when_the_server_is_gone() {
     let mut node = TestNode::start().await;
     let shard = node.stream("s", 1).await[0];

@@ -211,3 +211,40 @@ async fn a_creation_that_was_not_heard_of_is_ours_unless_the_id_was_given() {
     named.close().await.unwrap();
     assert_eq!(client.list_shard_readers().await.unwrap(), ["mine"], "it might be somebody else's");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_is_left_on_the_server_is_read_by_its_id_from_anywhere() {
+    let mut node = TestNode::start().await;
+    let shard = node.stream("s", 1).await[0];
+    let expected = node.append_batches("s", shard, 6, 2).await;
+    let maker = node.client().await;
+    let wait = Duration::from_secs(1);
+    let id = maker.polled_reader("s", shard).reader_id("shared").create().await.unwrap();
+    assert_eq!(id, "shared");
+    let again = maker.polled_reader("s", shard).reader_id("shared").create().await.unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::AlreadyExists);
+    let ids = |batches: Vec<hstreamdb::ReceivedBatch>| -> Vec<RecordId> {
+        batches.iter().flat_map(|batch| batch.ids()).copied().collect()
+    };
+    assert_eq!(ids(maker.read_shard_reader("shared", 2, wait).await.unwrap()), expected[..4]);
+    soon(maker.close(Duration::from_secs(5))).await.unwrap();
+
+    let other = node.client().await;
+    assert_eq!(ids(other.read_shard_reader("shared", 100, wait).await.unwrap()), expected[4..]);
+    assert_eq!(ids(other.read_shard_reader("shared", 100, wait).await.unwrap()), []);
+    other.delete_shard_reader("shared").await.unwrap();
+    let gone = other.read_shard_reader("shared", 1, wait).await.unwrap_err();
+    assert_eq!((gone.kind(), gone.may_have_been_applied()), (ErrorKind::NotFound, false));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_by_id_whose_answer_is_lost_says_that_it_may_have_moved_the_reader() {
+    let mut node = TestNode::start().await;
+    let shard = node.stream("s", 1).await[0];
+    node.append_batches("s", shard, 2, 1).await;
+    let client = node.client().await;
+    let id = client.polled_reader("s", shard).create().await.unwrap();
+    node.stop().await;
+    let error = soon(client.read_shard_reader(&id, 1, Duration::ZERO)).await.unwrap_err();
+    assert!(!error.may_have_been_applied(), "not even the lookup got through: {error}");
+}

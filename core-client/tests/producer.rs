@@ -4,8 +4,8 @@ mod lossy_proxy;
 
 use hstream_server::node::{Node, NodeConfig};
 use hstreamdb::{
-    Client, Compression, ErrorKind, Offset, PayloadKind, Producer, Record, RecordBatch, RecordId,
-    StreamOptions,
+    AppendOptions, Client, Compression, ErrorKind, Offset, PayloadKind, Producer, Record, RecordBatch,
+    RecordId, StreamOptions,
 };
 use lossy_proxy::LossyProxy;
 use std::{
@@ -258,6 +258,64 @@ async fn closing_the_client_sends_what_its_producers_hold() {
     let ids = outcomes.into_iter().next().unwrap().into_result().unwrap();
     assert_eq!(producer.append(Record::raw("late")).await.unwrap_err().kind(), ErrorKind::Closed);
     check(&stored(&connect(&node).await, "s").await, &ids);
+    node.shutdown(Duration::from_secs(2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_appended_in_one_call_is_one_batch_in_every_compression() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = start(&directory).await;
+    let client = connect(&node).await;
+    create(&client, "s", 1).await;
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        let options = AppendOptions::new().compression(compression).compression_level(1);
+        let mut batch = RecordBatch::default();
+        (0..500).for_each(|number| batch.push("k", format!("{number:0>100}").as_bytes()));
+        let outcome = soon(client.append_batch_with("s", batch, options)).await.unwrap();
+        let ids = outcome.into_result().unwrap();
+        let place = |id: &RecordId| (id.shard_id, id.batch_id);
+        assert!(ids.iter().all(|id| place(id) == place(&ids[0])), "{compression:?}");
+    }
+    let levels =
+        AppendOptions::new().set("compression", "gzip").unwrap().set("compression_level", 12).unwrap();
+    let error = soon(client.append_batch_with("s", RecordBatch::default(), levels)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+    let error = AppendOptions::new().set("batch_max_records", 1).unwrap_err();
+    assert!(error.to_string().contains("compression_level"), "{error}");
+    node.shutdown(Duration::from_secs(2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_record_counts_as_what_is_left_of_it_after_compression() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = start(&directory).await;
+    let client = connect(&node).await;
+    create(&client, "s", 1).await;
+    let large = |compressible: bool| {
+        let mut seed = 7_u64;
+        let mut next = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 56) as u8
+        };
+        let bytes: Vec<u8> = (0..2 << 20).map(|_| if compressible { b'x' } else { next() }).collect();
+        Record::raw(bytes)
+    };
+    for compression in [Compression::None, Compression::Gzip] {
+        let producer = client.producer("s").compression(compression).build().await.unwrap();
+        for compressible in [true, false] {
+            let small = producer.append(Record::raw("small")).await.unwrap();
+            let result = match producer.append(large(compressible)).await {
+                Ok(receipt) => soon(receipt).await,
+                Err(error) => Err(error),
+            };
+            let accepted = compressible && compression != Compression::None;
+            assert_eq!(result.is_ok(), accepted, "{compression:?} {compressible}: {result:?}");
+            if let Err(error) = result {
+                assert_eq!((error.kind(), error.code()), (ErrorKind::InvalidArgument, Some(207)), "{error}");
+            }
+            soon(small).await.unwrap();
+        }
+    }
     node.shutdown(Duration::from_secs(2)).await;
 }
 

@@ -3,7 +3,7 @@
 use super::Client;
 use crate::{
     error::Result,
-    producer::{self, AppendOutcome, ProducerBuilder},
+    producer::{self, AppendOptions, AppendOutcome, ProducerBuilder},
     record::{Record, RecordBatch, RecordId},
     routing::ShardMap,
 };
@@ -17,7 +17,7 @@ impl Client {
     /// Appends one record and waits until it is stored. For a record now and then; a [`producer`](Self::producer) has
     /// options, and does not make each record wait for the one before.
     ///
-    /// Behind it is a producer with default options that sends at once, one per stream, of which the client keeps the
+    /// Behind it is a producer that sends at once, one per stream and options, of which the client keeps the
     /// 64 used last; records appended at the same time share batches. What a producer promises holds here, too. Dropping
     /// the future after the record was accepted does not take it back.
     ///
@@ -36,12 +36,26 @@ impl Client {
     }
 
     /// Appends many records in order and waits until all are stored or have failed; otherwise like
-    /// [`append`](Self::append).
+    /// [`append`](Self::append). Those of one shard are one batch, stored together or not at all, unless they take more
+    /// than a batch holds (1 MiB) or share it with others.
     ///
     /// # Errors
     /// When none of them was appended; what became of each is in the outcome.
     pub async fn append_batch(&self, stream: &str, batch: RecordBatch) -> Result<AppendOutcome> {
-        self.direct.append_batch(&self.cluster, stream, batch).await
+        self.append_batch_with(stream, batch, AppendOptions::new()).await
+    }
+
+    /// As [`append_batch`](Self::append_batch), with compression.
+    ///
+    /// # Errors
+    /// When none of them was appended, for options that do not fit as `InvalidArgument`.
+    pub async fn append_batch_with(
+        &self,
+        stream: &str,
+        batch: RecordBatch,
+        options: AppendOptions,
+    ) -> Result<AppendOutcome> {
+        self.direct.append_batch(&self.cluster, stream, batch, options).await
     }
 
     /// Which shard of the stream takes which key, as of now.

@@ -49,6 +49,13 @@ impl ConsumerBuilder {
         self
     }
 
+    /// Ends with `AlreadyExists` when another consumer keeps the name, instead of going on with a suffix. Only until it is
+    /// attached for the first time: later the name is held by its own last session.
+    pub fn name_must_be_free(mut self, must: bool) -> Self {
+        self.settings.name_must_be_free = must;
+        self
+    }
+
     /// Acknowledgements are sent when this many wait; at least 1, default 100.
     pub fn ack_max_records(mut self, records: u32) -> Self {
         self.settings.ack_max_records = u64::from(records.max(1));

@@ -9,6 +9,8 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub name: Option<String>,
+    /// A name that stays taken before the first session is an error, and not a reason for a suffix.
+    pub name_must_be_free: bool,
     pub ack_max_records: u64,
     pub ack_max_age: Duration,
     pub prefetch_bytes: usize,
@@ -26,6 +28,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             name: None,
+            name_must_be_free: false,
             ack_max_records: 100,
             ack_max_age: Duration::from_millis(100),
             prefetch_bytes: 16 << 20,
@@ -50,6 +53,7 @@ impl Settings {
                 let name = setting.text()?;
                 self.name = (!name.is_empty()).then_some(name);
             }
+            "name_taken" => self.name_must_be_free = setting.text()? == "fail",
             "ack_max_records" => self.ack_max_records = setting.integer()?,
             "ack_max_age_ms" => self.ack_max_age = setting.millis()?,
             "prefetch_bytes" => self.prefetch_bytes = setting.integer()?,
@@ -75,6 +79,7 @@ mod tests {
         for row in option_table().iter().filter(|row| row.scope == OptionScope::Consumer) {
             let other = match row.kind {
                 OptionKind::Integer { max, .. } => OptionValue::Integer(max),
+                OptionKind::Choice(words) => OptionValue::from(*words.last().unwrap()),
                 _ => OptionValue::from("x"),
             };
             let mut changed = Settings::default();

@@ -73,8 +73,7 @@ impl Worker {
                 book.ledger.session_lost();
                 book.session.clear();
             }
-            self.note_name(&error);
-            if is_final(&error) {
+            if self.note_name(&error) || is_final(&error) {
                 self.shared.prefetch.fail(error);
                 return;
             }
@@ -219,19 +218,25 @@ impl Worker {
         })
     }
 
-    /// Counts how often the name was taken, and takes another one when that is not going to pass.
-    fn note_name(&mut self, error: &Error) {
+    /// Counts how often the name was taken, and takes another one when that is not going to pass. Whether the name is not
+    /// to be had and no other one will do.
+    fn note_name(&mut self, error: &Error) -> bool {
         if error.kind() != ErrorKind::AlreadyExists {
             self.taken = 0;
-            return;
+            return false;
         }
         self.taken += 1;
         if self.taken >= NAME_TAKEN_LIMIT {
+            let never_attached = *self.shared.state.borrow() == ConsumerState::Connecting;
+            if self.shared.settings.name_must_be_free && never_attached {
+                return true;
+            }
             self.taken = 0;
             let name = name::with_suffix(&self.base_name);
             self.shared.rename(name.clone());
             self.shared.event(ConsumerEvent::Renamed { name });
         }
+        false
     }
 }
 

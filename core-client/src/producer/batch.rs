@@ -65,6 +65,7 @@ impl Batch {
             // A flush reports the first error only.
             let _ = self.generation.error.set(error.clone());
         }
+        let parts = self.observer.as_ref().map(|_| self.waiters.parts()).unwrap_or_default();
         // Before anybody is told, so that whoever reacts to it finds the room.
         self.permit.release();
         self.waiters.resolve(result);
@@ -76,6 +77,7 @@ impl Batch {
                 bytes: self.bytes,
                 took: self.opened.elapsed(),
                 result,
+                parts: &parts,
             });
         }
     }

@@ -248,6 +248,18 @@ impl Intake {
         Ok(wait)
     }
 
+    /// The same for a shard by its id.
+    pub fn flush_shard(&mut self, shard_id: u64) -> Result<FlushWait> {
+        let mut wait = FlushWait::default();
+        let lane = self.lane_mut(shard_id).ok_or_else(|| {
+            Error::new(ErrorKind::Routing, "flush")
+                .with_resource(format!("shard {shard_id}"))
+                .with_message("the stream has no such shard")
+        })?;
+        lane.flush(&mut wait);
+        Ok(wait)
+    }
+
     /// Accepts nothing from now on; what is in it is still sent.
     pub fn close(&mut self) {
         self.closed = true;
@@ -376,7 +388,7 @@ mod tests {
         static FLOW: LazyLock<Arc<FlowControl>> = LazyLock::new(|| FlowControl::new(1 << 30, 1 << 30));
         let permit = FLOW.try_acquire(records.len(), records.flow_bytes()).unwrap();
         let (done, receipt) = outcome::many_receipt(records.len());
-        let call = Call::new(records.len(), done);
+        let call = Call::new(records.len(), records.tag(), done);
         (intake.push_many(records, permit, &call, &mut Vec::new()), receipt)
     }
 

@@ -1,10 +1,11 @@
 //! Appending without a producer of one's own: one producer per stream, of which the latest are kept.
 
-use super::{AppendOutcome, Producer, ProducerBuilder};
+use super::{AppendOutcome, Compression, Producer, ProducerBuilder};
 use crate::{
     cluster::Cluster,
     error::{Error, ErrorKind, Result},
-    record::{Record, RecordBatch, RecordId},
+    options::{OptionScope, OptionValue, Setting},
+    record::{Record, RecordBatch, RecordId, codec::MAX_BATCH_BYTES},
 };
 use std::{
     collections::HashMap,
@@ -14,8 +15,65 @@ use std::{
 };
 use tokio::sync::OnceCell;
 
-/// Streams whose producers are kept. One that is forgotten still sends what it accepted.
+/// Producers that are kept. One that is forgotten still sends what it accepted.
 const CAPACITY: usize = 64;
+
+/// How [`Client::append_batch_with`](crate::Client::append_batch_with) sends its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[must_use = "options do nothing by themselves"]
+pub struct AppendOptions {
+    compression: Compression,
+    compression_level: Option<i32>,
+}
+
+impl AppendOptions {
+    /// No compression.
+    pub fn new() -> Self {
+        AppendOptions::default()
+    }
+
+    /// Sets an option by its name in the table of options, scope producer: `compression` or `compression_level`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an unknown name, for an option that only producers take, and for an unfit value.
+    pub fn set(mut self, name: &str, value: impl Into<OptionValue>) -> Result<Self> {
+        let setting = Setting::new(OptionScope::Producer, name, value)?;
+        match setting.name() {
+            "compression" => self.compression = Compression::from_name(&setting.text()?),
+            "compression_level" => self.compression_level = Some(setting.integer()?),
+            _ => {
+                return Err(setting
+                    .refuse("a single append does not take it; it takes compression and compression_level"));
+            }
+        }
+        Ok(self)
+    }
+
+    /// Compression of the batch, default none.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
+    }
+
+    /// Level of the compression, as for [`ProducerBuilder::compression_level`].
+    pub fn compression_level(mut self, level: i32) -> Self {
+        self.compression_level = Some(level);
+        self
+    }
+
+    /// A producer that sends at once. What is appended in one call is one batch, as long as it fits into one.
+    fn builder(self, cluster: &Cluster, stream: &str) -> ProducerBuilder {
+        let builder = ProducerBuilder::new(cluster.clone(), stream)
+            .batch_max_age(Duration::ZERO)
+            .batch_max_records(u32::MAX)
+            .batch_max_bytes(MAX_BATCH_BYTES)
+            .compression(self.compression);
+        match self.compression_level {
+            Some(level) => builder.compression_level(level),
+            None => builder,
+        }
+    }
+}
 
 /// The producers behind `Client::append`. Owned by the client and its clones: they hold the cluster, so the cluster
 /// must not hold them.
@@ -24,10 +82,13 @@ pub(crate) struct DirectProducers(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
-    slots: HashMap<String, Slot>,
+    slots: HashMap<Target, Slot>,
     /// Counts uses.
     uses: u64,
 }
+
+/// A stream, and how it is written to.
+type Target = (String, AppendOptions);
 
 struct Slot {
     producer: Arc<OnceCell<Producer>>,
@@ -35,10 +96,10 @@ struct Slot {
 }
 
 impl Kept {
-    fn slot(&mut self, stream: &str) -> Arc<OnceCell<Producer>> {
+    fn slot(&mut self, target: &Target) -> Arc<OnceCell<Producer>> {
         self.uses += 1;
         let last_use = self.uses;
-        if let Some(slot) = self.slots.get_mut(stream) {
+        if let Some(slot) = self.slots.get_mut(target) {
             slot.last_use = last_use;
             return slot.producer.clone();
         }
@@ -48,22 +109,22 @@ impl Kept {
             self.slots.remove(&oldest);
         }
         let producer = Arc::<OnceCell<Producer>>::default();
-        self.slots.insert(stream.to_owned(), Slot { producer: producer.clone(), last_use });
+        self.slots.insert(target.clone(), Slot { producer: producer.clone(), last_use });
         producer
     }
 
-    /// The stream used longest ago, one without records under way if there is such a one.
-    fn oldest(&self) -> Option<String> {
+    /// What was used longest ago, one without records under way if there is such a one.
+    fn oldest(&self) -> Option<Target> {
         let is_busy =
             |slot: &Slot| slot.producer.get().is_some_and(|producer| producer.pending().records > 0);
         let oldest = self.slots.iter().min_by_key(|(_, slot)| (is_busy(slot), slot.last_use));
-        oldest.map(|(stream, _)| stream.clone())
+        oldest.map(|(target, _)| target.clone())
     }
 }
 
 impl DirectProducers {
     pub(crate) async fn append(&self, cluster: &Cluster, stream: &str, record: Record) -> Result<RecordId> {
-        let producer = self.producer(cluster, stream).await?;
+        let producer = self.producer(cluster, stream, AppendOptions::default()).await?;
         match producer.append_one(&record).await?.await {
             // The producer has learned that the stream was created again since it was used last.
             Err(error) if is_stale(&error) => producer.append_one(&record).await?.await,
@@ -76,8 +137,9 @@ impl DirectProducers {
         cluster: &Cluster,
         stream: &str,
         batch: RecordBatch,
+        options: AppendOptions,
     ) -> Result<AppendOutcome> {
-        let producer = self.producer(cluster, stream).await?;
+        let producer = self.producer(cluster, stream, options).await?;
         let outcome = producer.append_all(&batch).await?.await;
         let stale: Vec<usize> = outcome
             .errors
@@ -94,15 +156,15 @@ impl DirectProducers {
         }
     }
 
-    async fn producer(&self, cluster: &Cluster, stream: &str) -> Result<Producer> {
-        let slot = self.kept().slot(stream);
-        let build = || ProducerBuilder::new(cluster.clone(), stream).batch_max_age(Duration::ZERO).build();
-        let built = slot.get_or_try_init(build).await.cloned();
+    async fn producer(&self, cluster: &Cluster, stream: &str, options: AppendOptions) -> Result<Producer> {
+        let target = (stream.to_owned(), options);
+        let slot = self.kept().slot(&target);
+        let built = slot.get_or_try_init(|| options.builder(cluster, stream).build()).await.cloned();
         if built.is_err() {
             let mut kept = self.kept();
             // Names that no stream has must not push out producers.
-            if kept.slots.get(stream).is_some_and(|known| Arc::ptr_eq(&known.producer, &slot)) {
-                kept.slots.remove(stream);
+            if kept.slots.get(&target).is_some_and(|known| Arc::ptr_eq(&known.producer, &slot)) {
+                kept.slots.remove(&target);
             }
         }
         built
@@ -115,7 +177,7 @@ impl DirectProducers {
 
 impl fmt::Debug for DirectProducers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DirectProducers").field("streams", &self.kept().slots.len()).finish_non_exhaustive()
+        f.debug_struct("DirectProducers").field("producers", &self.kept().slots.len()).finish_non_exhaustive()
     }
 }
 
@@ -164,12 +226,15 @@ mod tests {
     #[test]
     fn as_many_streams_are_kept_as_promised_and_the_latest_ones() {
         let mut kept = Kept::default();
+        let plain = |stream: String| (stream, AppendOptions::new());
+        let packed = ("always".to_owned(), AppendOptions::new().compression(Compression::Gzip));
         for stream in 0..CAPACITY + 10 {
-            kept.slot("always");
-            kept.slot(&stream.to_string());
+            kept.slot(&packed);
+            kept.slot(&plain(stream.to_string()));
         }
         assert_eq!(kept.slots.len(), CAPACITY);
-        assert!(kept.slots.contains_key("always"));
-        assert!(!kept.slots.contains_key("0"));
+        assert!(kept.slots.contains_key(&packed));
+        assert!(!kept.slots.contains_key(&plain("always".into())), "another way to write to it");
+        assert!(!kept.slots.contains_key(&plain("0".into())));
     }
 }

@@ -6,10 +6,21 @@ use crate::{
 };
 use std::{
     fmt,
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
 };
+
+/// Records of one call that are in a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BatchPart {
+    /// The [`tag`](crate::RecordBatch::tag) they came with; 0 for a record that was appended alone.
+    pub tag: u64,
+    /// Their positions in the call.
+    pub positions: Range<usize>,
+}
 
 /// What became of one batch, as told to [`on_batch`](super::ProducerBuilder::on_batch).
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +38,9 @@ pub struct BatchReport<'a> {
     pub took: Duration,
     /// One id per record, in order, or why none has one.
     pub result: Result<&'a [RecordId], &'a Error>,
+    /// Where the records came from, in the order of the batch: together the parts have as many positions as there are
+    /// records.
+    pub parts: &'a [BatchPart],
 }
 
 /// The application's callback.

@@ -1,6 +1,6 @@
 //! Who waits for what became of records, told exactly once.
 
-use super::flow::closed;
+use super::{flow::closed, observer::BatchPart};
 use crate::{
     error::{Error, ErrorKind, Result},
     record::RecordId,
@@ -95,7 +95,10 @@ pub(super) fn many_receipt(records: usize) -> (Completion, ManyReceipt) {
 }
 
 /// One call with several records, shared by the batches they are in.
-pub(super) struct Call(Mutex<CallState>);
+pub(super) struct Call {
+    tag: u64,
+    state: Mutex<CallState>,
+}
 
 struct CallState {
     outcome: AppendOutcome,
@@ -104,12 +107,10 @@ struct CallState {
 }
 
 impl Call {
-    pub fn new(records: usize, done: Completion) -> Arc<Self> {
-        Arc::new(Call(Mutex::new(CallState {
-            outcome: AppendOutcome { ids: vec![None; records], errors: Vec::new() },
-            remaining: records,
-            done: Some(done),
-        })))
+    pub fn new(records: usize, tag: u64, done: Completion) -> Arc<Self> {
+        let outcome = AppendOutcome { ids: vec![None; records], errors: Vec::new() };
+        let state = CallState { outcome, remaining: records, done: Some(done) };
+        Arc::new(Call { tag, state: Mutex::new(state) })
     }
 
     /// The records at `positions` failed before they got into a batch.
@@ -142,7 +143,7 @@ impl Call {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, CallState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -158,7 +159,7 @@ impl CallState {
 impl Drop for Call {
     /// Records that never reached a batch, because the producer went away in between.
     fn drop(&mut self) {
-        let state = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         if state.done.is_none() {
             return;
         }
@@ -275,6 +276,20 @@ impl Waiters {
         self.0.push(Waiter::Many(call.clone(), Positions::Run(position..position + 1)));
     }
 
+    /// Where the records came from, in the batch's order.
+    pub fn parts(&self) -> Vec<BatchPart> {
+        let mut parts = Vec::with_capacity(self.0.len());
+        for waiter in &self.0 {
+            match waiter {
+                Waiter::One(_) => parts.push(BatchPart { tag: 0, positions: 0..1 }),
+                Waiter::Many(call, positions) => {
+                    parts.extend(positions.runs().map(|positions| BatchPart { tag: call.tag, positions }));
+                }
+            }
+        }
+        parts
+    }
+
     /// Tells everybody. `ids` holds one id per record of the batch; the caller has checked that.
     pub fn resolve(&mut self, result: Result<&[RecordId], &Error>) {
         let mut rest = result;
@@ -317,7 +332,7 @@ mod tests {
     #[tokio::test]
     async fn a_call_spread_over_batches_completes_once_with_everything_in_order() {
         let (done, receipt) = many_receipt(6);
-        let call = Call::new(6, done);
+        let call = Call::new(6, 0, done);
         let (mut first, mut second) = (Waiters::default(), Waiters::default());
         for position in 0..6 {
             if position % 2 == 0 { &mut first } else { &mut second }.push_many(&call, position);
@@ -335,13 +350,15 @@ mod tests {
     #[tokio::test]
     async fn receipts_and_calls_share_a_batch() {
         let (done, many) = many_receipt(3);
-        let call = Call::new(3, done);
+        let call = Call::new(3, 7, done);
         let (sender, one) = receipt();
         let mut waiters = Waiters::default();
         waiters.push_many(&call, 0);
         waiters.push_one(sender);
         waiters.push_many(&call, 1);
         waiters.push_many(&call, 2);
+        let parts: Vec<_> = waiters.parts().into_iter().map(|part| (part.tag, part.positions)).collect();
+        assert_eq!(parts, [(7, 0..1), (0, 0..1), (7, 1..3)]);
         waiters.resolve(Ok(&[id(0), id(1), id(2), id(3)]));
         assert_eq!(one.await.unwrap(), id(1));
         assert_eq!(many.await.into_result().unwrap(), [id(0), id(2), id(3)]);
@@ -350,7 +367,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_dropped_unresolved_is_closed() {
         let (done, many) = many_receipt(3);
-        let call = Call::new(3, done);
+        let call = Call::new(3, 7, done);
         call.fail(1..2, Error::new(ErrorKind::InvalidArgument, "append"));
         drop(call);
         let outcome = many.await;

@@ -10,6 +10,9 @@ use crate::{
 use hstreamdb_proto::api::CompressionType;
 use std::{fmt, sync::Arc, time::Duration};
 
+/// Largest record that is compressed in the hope that a server then accepts it, in bytes.
+const MAX_COMPRESSIBLE_BYTES: usize = 16 << 20;
+
 /// How batches are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Compression {
@@ -23,6 +26,15 @@ pub enum Compression {
 }
 
 impl Compression {
+    /// The compression of that word of the table of options.
+    pub(super) fn from_name(name: &str) -> Self {
+        match name {
+            "gzip" => Compression::Gzip,
+            "zstd" => Compression::Zstd,
+            _ => Compression::None,
+        }
+    }
+
     pub(super) fn to_wire(self) -> CompressionType {
         match self {
             Compression::None => CompressionType::None,
@@ -106,13 +118,7 @@ impl ProducerSettings {
             "batch_max_records" => self.batch_max_records = setting.integer()?,
             "batch_max_bytes" => self.batch_max_bytes = setting.integer()?,
             "batch_max_age_ms" => self.batch_max_age = setting.millis()?,
-            "compression" => {
-                self.compression = match setting.text()?.as_str() {
-                    "gzip" => Compression::Gzip,
-                    "zstd" => Compression::Zstd,
-                    _ => Compression::None,
-                }
-            }
+            "compression" => self.compression = Compression::from_name(&setting.text()?),
             "compression_level" => self.compression_level = Some(setting.integer()?),
             "flow_control_bytes" => self.flow_control_bytes = setting.integer()?,
             "flow_control_records" => self.flow_control_records = setting.integer()?,
@@ -194,9 +200,14 @@ impl ProducerSettings {
         self.on_batch.as_ref().map(|on_batch| Observer::new(stream, on_batch.0.clone()))
     }
 
-    /// Largest encoded size of one record alone in its batch.
+    /// Largest encoded size of one record alone in its batch. Servers measure what arrives: how much of a record is left
+    /// after compression they can tell best.
     pub fn record_limit(&self) -> usize {
-        MAX_BATCH_BYTES.max(self.batch_max_bytes)
+        let limit = match self.compression {
+            Compression::None => MAX_BATCH_BYTES,
+            Compression::Gzip | Compression::Zstd => MAX_COMPRESSIBLE_BYTES,
+        };
+        limit.max(self.batch_max_bytes)
     }
 }
 

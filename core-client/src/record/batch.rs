@@ -32,6 +32,7 @@ pub struct RecordBatch {
     /// Only records that have attributes are listed, ascending by index.
     attributes: Vec<(usize, Vec<(String, String)>)>,
     attribute_bytes: usize,
+    tag: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +50,18 @@ impl RecordBatch {
             ends: Vec::with_capacity(records),
             ..RecordBatch::default()
         }
+    }
+
+    /// A number by which the application knows these records again when
+    /// [`on_batch`](crate::ProducerBuilder::on_batch) tells of them; 0 by default. It is not sent.
+    pub fn with_tag(mut self, tag: u64) -> Self {
+        self.tag = tag;
+        self
+    }
+
+    /// The number given with [`with_tag`](Self::with_tag).
+    pub fn tag(&self) -> u64 {
+        self.tag
     }
 
     /// Adds a record of opaque bytes; the key may be empty.

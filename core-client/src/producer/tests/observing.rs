@@ -7,6 +7,7 @@ use crate::{
     record::{Record, RecordBatch, RecordId},
 };
 use std::{
+    ops::Range,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering::SeqCst},
@@ -21,6 +22,7 @@ struct Seen {
     records: usize,
     bytes: usize,
     result: Result<Vec<RecordId>, ErrorKind>,
+    parts: Vec<(u64, Range<usize>)>,
 }
 
 /// Settings that write down every report.
@@ -34,6 +36,7 @@ fn watched(settings: ProducerSettings) -> (ProducerSettings, Arc<Mutex<Vec<Seen>
             records: report.records,
             bytes: report.bytes,
             result: report.result.map(<[_]>::to_vec).map_err(|error| error.kind()),
+            parts: report.parts.iter().map(|part| (part.tag, part.positions.clone())).collect(),
         });
     }));
     (ProducerSettings { on_batch: Some(on_batch), ..settings }, seen)
@@ -50,7 +53,7 @@ async fn every_batch_is_reported_once_with_its_shard_size_and_ids() {
     let model = Model::new(1, 1, Faults { answer_lost: 30, ..Faults::default() }, true);
     let (settings, seen) = watched(small_batches());
     let producer = producer(&model, settings);
-    let ids = producer.append_many(numbered(10)).await.unwrap().await.into_result().unwrap();
+    let ids = producer.append_many(numbered(10).with_tag(3)).await.unwrap().await.into_result().unwrap();
     let refused = producer.append(Record::raw("poison")).await.unwrap();
     assert_eq!(producer.flush().await.unwrap_err().kind(), ErrorKind::InvalidArgument);
     assert!(refused.await.is_err());
@@ -62,6 +65,9 @@ async fn every_batch_is_reported_once_with_its_shard_size_and_ids() {
     let told: Vec<RecordId> = seen.iter().filter_map(|batch| batch.result.clone().ok()).flatten().collect();
     assert_eq!(told, ids);
     assert_eq!(seen[3].result, Err(ErrorKind::InvalidArgument));
+    // Which records they were, also of the one that failed.
+    let parts: Vec<_> = seen.iter().flat_map(|batch| batch.parts.clone()).collect();
+    assert_eq!(parts, [(3, 0..4), (3, 4..8), (3, 8..10), (0, 0..1)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -99,13 +105,13 @@ async fn a_callback_that_panics_or_uses_the_producer_harms_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn flushing_a_key_sends_its_shard_only() {
+async fn flushing_a_key_or_a_shard_sends_that_shard_only() {
     let model = Model::new(1, 3, Faults { slow: 100, ..Faults::default() }, true);
     let settings =
         ProducerSettings { batch_max_age: Duration::from_secs(3600), ..ProducerSettings::default() };
     let producer = producer(&model, settings);
     // Shards 1, 2, 3 of three.
-    let [low, middle, high] = ["a", "key1", ""];
+    let [low, middle, high] = ["a", "hello", ""];
     let mut receipts = Vec::new();
     for key in [low, middle, high, middle] {
         receipts.push(producer.append(Record::raw("1").with_key(key)).await.unwrap());
@@ -115,6 +121,11 @@ async fn flushing_a_key_sends_its_shard_only() {
     assert!(started.elapsed() < Duration::from_secs(1), "it does not wait for the others");
     receipts.remove(0).await.unwrap();
     assert_eq!(producer.pending().records, 3);
+    // The same by its id.
+    producer.flush_shard(3).await.unwrap();
+    receipts.remove(1).await.unwrap();
+    assert_eq!(producer.pending().records, 2);
+    assert_eq!(producer.flush_shard(4).await.unwrap_err().kind(), ErrorKind::Routing);
     producer.flush().await.unwrap();
     for receipt in receipts {
         receipt.await.unwrap();

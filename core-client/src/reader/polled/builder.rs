@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::options::{OptionScope, OptionValue, Setting};
 use crate::reader::gap::Gaps;
 use crate::reader::opening;
-use crate::reader::position::ReadFrom;
+use crate::reader::position::{ReadFrom, Start};
 use crate::record::Offset;
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,27 +89,51 @@ impl PolledReaderBuilder {
     /// `AlreadyExists` for a reader id that is taken, `NotFound` for an unknown shard, `InvalidArgument` for a bad id, for a
     /// record id of another shard and for a position of other shards; `Unavailable`, `Timeout`, `Closed`.
     pub async fn open(self) -> Result<PolledReader> {
-        let resource = format!("stream {:?} shard {}", self.stream, self.shard);
+        let from = self.start().await?;
+        // As many polls as it takes, each as long as the others.
+        let polls = self.timeout.as_millis().div_ceil(LONGEST_POLL.as_millis()).max(1);
+        let wait = self.timeout / u32::try_from(polls).unwrap_or(u32::MAX);
+        let session = self.session(from, wait);
+        // What goes wrong from here on, dropping this future included, deletes what was created.
+        let reader = PolledReader::new(self.client.cluster, session)?;
+        reader.0.session.lock().await.open().await?;
+        Ok(reader)
+    }
+
+    /// Creates the reader on the server and leaves it there, for whoever knows its id, in whatever process: it is read with
+    /// [`Client::read_shard_reader`] and deleted with [`Client::delete_shard_reader`]. Returns the id.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open); `OutcomeUnknown` when a reader of the id that was given may be there now.
+    pub async fn create(self) -> Result<String> {
+        let from = self.start().await?;
+        let mut session = self.session(from, self.timeout);
+        let created = session.open().await;
+        let id = session.remains.newest().unwrap_or_default();
+        created.map(|()| id)
+    }
+
+    /// Where "from" is now.
+    async fn start(&self) -> Result<Start> {
         if let ReadFrom::Position(position) = &self.from
             && !position.is_empty()
             && position.start_of(self.shard).is_none()
         {
             return Err(Error::new(ErrorKind::InvalidArgument, "open reader")
-                .with_resource(resource)
+                .with_resource(self.resource())
                 .with_message(format!("the position {position} is of other shards")));
         }
-        let bounds = opening::bounds(&self.client, &self.stream, self.shard, &self.from, None).await?;
-        // As many polls as it takes, each as long as the others.
-        let polls = self.timeout.as_millis().div_ceil(LONGEST_POLL.as_millis()).max(1);
-        let wait = self.timeout / u32::try_from(polls).unwrap_or(u32::MAX);
-        let cluster = self.client.cluster;
-        let gaps = Arc::new(Gaps::new(resource, cluster.shared_metrics()));
-        let spec = Spec { stream: self.stream, shard: self.shard, timeout: self.timeout, wait };
-        let session =
-            Session::new(cluster.clone(), spec, bounds.from, self.reader_id, gaps, Arc::<Remains>::default());
-        // What goes wrong from here on, dropping this future included, deletes what was created.
-        let reader = PolledReader::new(cluster, session)?;
-        reader.0.session.lock().await.open().await?;
-        Ok(reader)
+        Ok(opening::bounds(&self.client, &self.stream, self.shard, &self.from, None).await?.from)
+    }
+
+    fn session(&self, from: Start, wait: Duration) -> Session {
+        let cluster = self.client.cluster.clone();
+        let gaps = Arc::new(Gaps::new(self.resource(), cluster.shared_metrics()));
+        let spec = Spec { stream: self.stream.clone(), shard: self.shard, timeout: self.timeout, wait };
+        Session::new(cluster, spec, from, self.reader_id.clone(), gaps, Arc::<Remains>::default())
+    }
+
+    fn resource(&self) -> String {
+        format!("stream {:?} shard {}", self.stream, self.shard)
     }
 }

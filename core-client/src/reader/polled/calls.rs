@@ -85,6 +85,34 @@ pub(super) async fn poll(
     Err(error.with_node(node).with_may_have_been_applied(false))
 }
 
+/// One poll of a reader of which only the id is known, at its owner.
+///
+/// # Errors
+/// `NotFound` when there is none. What may have moved the reader says so.
+pub(crate) async fn read(
+    cluster: &Cluster,
+    id: &str,
+    max_batches: u32,
+    wait: Duration,
+) -> Result<Vec<ReceivedRecord>> {
+    let mut asked = 0;
+    loop {
+        asked += 1;
+        let node = owner(cluster, id).await?;
+        let error = match poll(cluster, &node, id, max_batches, wait).await {
+            Ok(received) => return Ok(received),
+            Err(error) => error.with_resource(id),
+        };
+        // It has moved to another node, and did not answer.
+        if error.kind() == ErrorKind::Routing && asked < OWNERS {
+            continue;
+        }
+        let unclear = error.is_transport();
+        return Err(if is_gone(&error) { error.with_kind(ErrorKind::NotFound) } else { error }
+            .with_may_have_been_applied(unclear));
+    }
+}
+
 /// Ids of all readers that the cluster keeps.
 pub(crate) async fn list(cluster: &Cluster) -> Result<Vec<String>> {
     let answer =
