@@ -9,6 +9,7 @@ pub mod embedded;
 mod follow;
 mod gate;
 mod identity;
+pub mod jetstream;
 mod link;
 mod meta_watch;
 pub mod producer_table;
