@@ -4,6 +4,8 @@
 //! checkpoints, readers). `embedded` implements both on local disk through an injected `Disk`; an engine on a
 //! replicated store implements the same two traits and nothing else changes.
 
+#[cfg(test)]
+pub(crate) mod contract;
 pub mod disk;
 pub mod embedded;
 mod follow;

@@ -1,6 +1,7 @@
 //! The whole store against disks that fail.
 
 mod compaction;
+mod contract;
 mod damage;
 mod durability;
 #[cfg(unix)]

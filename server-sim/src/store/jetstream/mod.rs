@@ -6,9 +6,11 @@
 //! | `connection` | the one connection to the servers |
 //! | `checks`, `open_error` | what is looked at before the store is used |
 //! | `meta` | streams, subscriptions, leases: everything but records |
+//! | `log` | the records |
 
 mod checks;
 pub(crate) mod connection;
+pub mod log;
 mod meta;
 mod open_error;
 mod options;
