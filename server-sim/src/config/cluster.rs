@@ -10,6 +10,9 @@ use std::time::Duration;
 
 /// Leases in milliseconds: shorter ones lapse at every hiccup of a disk, longer ones hold up whoever takes over.
 const LEASE_MS: std::ops::RangeInclusive<u64> = 500..=600_000;
+/// The default over a store that is replicated: when one of its servers dies nothing can be renewed until another one leads,
+/// which takes 4 to 9 seconds, and a healthy node should not lose everything it serves by that.
+const LEASE_OVER_STORE: Duration = Duration::from_secs(10);
 /// Longest name of a cluster in bytes.
 const MAX_NAME: usize = 255;
 
@@ -35,12 +38,12 @@ pub(super) struct ClusterFlags {
     /// File with that key
     #[arg(long, value_name = "FILE", env = "HSTREAM_GOSSIP_KEY_PATH")]
     gossip_key_path: Option<PathBuf>,
-    /// How long a node may serve what it owns without having renewed its lease [default: 3000]
+    /// How long a node may serve what it owns without having renewed its lease [default: 3000, with --store 10000]
     #[arg(long, value_name = "MILLISECONDS")]
     lease_ms: Option<u64>,
 }
 
-/// Brings both together; `internal_port` is this node's.
+/// Brings both together; `internal_port` is this node's, and `shared` whether it has a --store.
 ///
 /// # Errors
 /// One sentence: which setting is wrong, and why.
@@ -48,6 +51,7 @@ pub(super) fn cluster(
     flags: ClusterFlags,
     file: &mut Server,
     internal_port: u16,
+    shared: bool,
 ) -> Result<ClusterConfig, String> {
     let mut cluster = ClusterConfig::default();
     let seed_nodes = flags.seed_nodes.or(file.seed_nodes.take()).unwrap_or_default();
@@ -97,7 +101,8 @@ pub(super) fn cluster(
     cluster.gossip_address = gossip_address;
     cluster.cluster_name = cluster_name;
     cluster.auto_init = flags.auto_init.or(file.auto_init).unwrap_or(cluster.auto_init);
-    cluster.lease = lease_ms.map_or(cluster.lease, Duration::from_millis);
+    let usual = if shared { LEASE_OVER_STORE } else { cluster.lease };
+    cluster.lease = lease_ms.map_or(usual, Duration::from_millis);
     cluster.gossip = gossip;
     cluster.gossip_key = gossip_key;
     Ok(cluster)

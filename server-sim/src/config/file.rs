@@ -17,6 +17,8 @@ pub(super) struct File {
     pub(super) hserver: Server,
     #[serde(deserialize_with = "or_default")]
     pub(super) hstore: Store,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) store: Shared,
     /// Another front end of the original.
     kafka: Given,
 }
@@ -37,8 +39,9 @@ macro_rules! section {
 
         impl $section {
             fn meaningless(&self) -> impl Iterator<Item = String> {
-                let given = [$((concat!($name, ".", $other_name), &self.$other),)*];
-                given.into_iter().filter(|(_, given)| given.0).map(|(key, _)| key.to_owned())
+                let given: &[(&str, &Given)] = &[$((concat!($name, ".", $other_name), &self.$other),)*];
+                let given = given.iter().filter(|(_, given)| given.0);
+                given.map(|(key, _)| (*key).to_owned()).collect::<Vec<_>>().into_iter()
             }
         }
 
@@ -129,6 +132,21 @@ section! {
     }
 }
 
+section! {
+    /// A store that several nodes share.
+    Shared in "store"
+    {
+        url: Secret,
+        replicas: usize,
+        tls_ca_path: PathBuf,
+        tls_cert_path: PathBuf,
+        tls_key_path: PathBuf,
+        timeout_ms: u64,
+        start_timeout_ms: u64,
+    }
+    meaningless {}
+}
+
 /// One address below a listener key.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -188,7 +206,8 @@ impl File {
     pub(super) fn meaningless(&self) -> Vec<String> {
         let kafka = self.kafka.0.then(|| "kafka".to_owned());
         let gossip = self.hserver.gossip.iter().flat_map(Gossip::meaningless);
-        self.hserver.meaningless().chain(gossip).chain(self.hstore.meaningless()).chain(kafka).collect()
+        let stores = self.hstore.meaningless().chain(self.store.meaningless());
+        self.hserver.meaningless().chain(gossip).chain(stores).chain(kafka).collect()
     }
 }
 

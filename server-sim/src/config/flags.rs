@@ -1,6 +1,7 @@
 //! The command line.
 
 use super::cluster::ClusterFlags;
+use super::store::StoreFlags;
 use crate::auth::Token;
 use clap::{ArgAction, Parser};
 use std::net::IpAddr;
@@ -37,6 +38,8 @@ pub struct Arguments {
     /// Number of this node [default: 1]
     #[arg(long, env = "HSTREAM_SERVER_ID")]
     pub(super) server_id: Option<u32>,
+    #[command(flatten)]
+    pub(super) store: StoreFlags,
     #[command(flatten)]
     pub(super) cluster: ClusterFlags,
     /// Run this many nodes in one process over one store, for development and tests; ports rise in steps of 10

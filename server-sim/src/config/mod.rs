@@ -4,6 +4,7 @@ mod cluster;
 mod file;
 mod flags;
 mod secret;
+mod store;
 
 pub use flags::Arguments;
 
@@ -80,7 +81,7 @@ impl Arguments {
         meaningless.extend(file.meaningless());
         let (stores, meaningless): (Vec<_>, Vec<_>) =
             meaningless.into_iter().partition(|name| name.ends_with("metastore-uri"));
-        let (mut server, store) = (file.hserver, file.hstore);
+        let (mut server, embedded) = (file.hserver, file.hstore);
         let default = NodeConfig::default();
 
         let port = self.port.or(server.port).unwrap_or(default.port);
@@ -91,9 +92,18 @@ impl Arguments {
             (Some(_), 0) => 0,
             _ => default.internal_port,
         });
-        let cluster = cluster::cluster(self.cluster, &mut server, internal_port)?;
-        let mut warnings: Vec<String> = stores.iter().map(|name| foreign_store(name)).collect();
-        warnings.extend(about(&cluster));
+        let store = store::store(self.store, file.store)?;
+        let cluster = cluster::cluster(self.cluster, &mut server, internal_port, store.is_some())?;
+        let data_dir = self.data_dir.or(embedded.data_dir);
+        let mut warnings: Vec<String> =
+            stores.iter().map(|name| foreign_store(name, store.is_some())).collect();
+        warnings.extend(about(&cluster, store.is_some()));
+        if store.is_some() && data_dir.is_some() {
+            warnings.push(
+                "--data-dir: NOTHING IS KEPT THERE, and what is there stays there: all data go to --store"
+                    .to_owned(),
+            );
+        }
 
         let mut extra_listeners = match &self.advertised_listeners {
             Some(text) => {
@@ -149,17 +159,18 @@ impl Arguments {
                 port,
                 internal_port,
                 advertised_address: self.advertised_address.or(server.advertised_address),
-                data_dir: self.data_dir.or(store.data_dir).unwrap_or(default.data_dir),
+                data_dir: data_dir.unwrap_or(default.data_dir),
                 server_id: self.server_id.or(server.id).unwrap_or(default.server_id),
                 max_record_size,
-                serve_damaged_log: self.serve_damaged_log || store.serve_damaged_log.unwrap_or_default(),
-                verify_log: self.verify_log || store.verify_log.unwrap_or_default(),
+                serve_damaged_log: self.serve_damaged_log || embedded.serve_damaged_log.unwrap_or_default(),
+                verify_log: self.verify_log || embedded.verify_log.unwrap_or_default(),
                 tokens: Tokens::new(tokens),
                 extra_listeners,
                 enable_tls: self.enable_tls.or(server.enable_tls).unwrap_or_default(),
                 tls,
                 limits,
                 cluster,
+                store,
             },
             nodes,
             log: LogSettings { level, color: self.log_with_color.or(server.log_with_color), file: log_file },
@@ -190,18 +201,20 @@ fn check_internal_port(
 }
 
 /// Never with the value: it may hold a password.
-fn foreign_store(name: &str) -> String {
+fn foreign_store(name: &str, shared: bool) -> String {
+    let place = if shared { "--store" } else { "--data-dir" };
     format!(
-        "{name}: NO ZOOKEEPER OR RQLITE IS USED OR NEEDED; metadata are kept in --data-dir, and what is stored there stays there"
+        "{name}: NO ZOOKEEPER OR RQLITE IS USED OR NEEDED; metadata are kept in {place}, and what is stored there stays there"
     )
 }
 
-fn about(cluster: &ClusterConfig) -> Vec<String> {
+fn about(cluster: &ClusterConfig, shared: bool) -> Vec<String> {
     let mut warnings = Vec::new();
-    if cluster.seed_nodes.len() > 1 {
+    if cluster.seed_nodes.len() > 1 && !shared {
         warnings.push(
             "several --seed-nodes over the store in --data-dir: NODES IN SEPARATE PROCESSES DO NOT SHARE A STORE, so they \
-             refuse each other and each keeps its own data. Run one node, or --nodes N for N nodes in one process"
+             refuse each other and each keeps its own data. Give all of them the same --store, run one node, or --nodes N for \
+             N nodes in one process"
                 .to_owned(),
         );
     }

@@ -281,9 +281,10 @@ fn the_example_file_has_every_key_and_is_taken() {
     let text = include_str!("../../config.example.yaml");
     assert_eq!(settle(&[], text).unwrap().meaningless, Vec::<String>::new());
     // The refusal of an unknown key lists all there are.
-    let refusal = ["hserver:\n  x: 1\n", "hserver:\n  gossip:\n    x: 1\n", "hstore:\n  x: 1\n"]
-        .map(|wrong| File::parse(wrong).unwrap_err())
-        .join("");
+    let refusal =
+        ["hserver:\n  x: 1\n", "hserver:\n  gossip:\n    x: 1\n", "hstore:\n  x: 1\n", "store:\n  x: 1\n"]
+            .map(|wrong| File::parse(wrong).unwrap_err())
+            .join("");
     let lists =
         refusal.split("one of ").skip(1).map(|list| list.split(" at line").next().unwrap_or_default());
     let keys: Vec<&str> = lists.flat_map(|list| list.split(", ")).collect();
@@ -357,4 +358,88 @@ fn debug_output_hides_the_tokens_of_the_file() {
 fn a_named_file_that_cannot_be_read_is_an_error() {
     let error = parse(&["--config-path", "/nowhere/config.yaml"]).unwrap().settle().unwrap_err();
     assert!(error.contains("/nowhere/config.yaml") && error.contains("No such file"), "{error}");
+}
+
+#[test]
+fn a_store_is_named_by_flag_or_file_and_the_flag_wins() {
+    let yaml = "store:\n  url: nats://a,b/blue\n  replicas: 5\n  timeout-ms: 700\n  start-timeout-ms: 2000\n  tls-ca-path: /ca\n";
+    let store = settle(&[], yaml).unwrap().node.store.unwrap();
+    assert_eq!(store.url.to_string(), "nats://a:4222,b:4222/blue");
+    assert_eq!((store.replicas, store.timeout), (Some(5), Duration::from_millis(700)));
+    assert_eq!(store.open_within, Duration::from_secs(2));
+    assert_eq!(store.tls_ca.as_deref(), Some(Path::new("/ca")));
+    let words = [
+        "--store=tls://c:1",
+        "--store-replicas=1",
+        "--store-tls-ca-path=/d",
+        "--store-tls-cert-path=/e",
+        "--store-tls-key-path=/f",
+    ];
+    let store = settle(&words, yaml).unwrap().node.store.unwrap();
+    assert_eq!(store.url.to_string(), "tls://c:1/hstream");
+    assert_eq!((store.replicas, store.tls_ca.as_deref()), (Some(1), Some(Path::new("/d"))));
+    assert_eq!(store.tls_identity, Some(("/e".into(), "/f".into())));
+    let default = settle(&["--store=nats://a"], "").unwrap().node.store.unwrap();
+    assert_eq!((default.replicas, default.timeout), (None, Duration::from_secs(5)));
+    assert!(settle(&[], "").unwrap().node.store.is_none());
+}
+
+#[test]
+fn over_a_store_leases_are_longer_and_seeds_are_no_reason_to_warn_of_separate_stores() {
+    let key = "--gossip-key=000102030405060708090a0b0c0d0e0f";
+    let settings = settle(&["--store=nats://a", "--seed-nodes=a,b", key], "").unwrap();
+    assert_eq!(settings.node.cluster.lease, Duration::from_secs(10));
+    assert_eq!(settings.warnings, Vec::<String>::new());
+    let settings =
+        settle(&["--store=nats://a", "--lease-ms=3000", "--data-dir=/d", "--metastore-uri=zk://x"], "")
+            .unwrap();
+    assert_eq!(settings.node.cluster.lease, Duration::from_secs(3));
+    let warnings = settings.warnings.join("\n");
+    assert!(warnings.contains("--data-dir: NOTHING IS KEPT THERE"), "{warnings}");
+    assert!(warnings.contains("metadata are kept in --store"), "{warnings}");
+}
+
+#[test]
+fn wrong_settings_of_the_store_are_refused_with_one_sentence_and_without_the_password() {
+    for (words, yaml, says) in [
+        (&["--store=nats://me:hunter2@"][..], "", "--store: it names no host"),
+        (&["--store=zk://me:hunter2@a"], "", "--store: it begins with neither nats:// nor tls://"),
+        (&["--store=nats://me:hunter2@a/x.y"], "", "--store: the name of the store, \"x.y\""),
+        (&["--store=nats://a", "--store-replicas=6"], "", "--store-replicas: 6 is not between 1 and 5"),
+        (&["--store=nats://a", "--store-replicas=0"], "", "--store-replicas: 0"),
+        (&["--store=nats://a", "--store-tls-key-path=/k"], "", "give both or none"),
+        (&["--store-replicas=3"], "", "--store-replicas: there is no --store"),
+        (&["--store-tls-ca-path=/k"], "", "--store-tls-ca-path: there is no --store"),
+        (&[], "store:\n  timeout-ms: 900\n", "store.timeout-ms: there is no --store"),
+        (
+            &[],
+            "store:\n  url: nats://a\n  timeout-ms: 99\n",
+            "store.timeout-ms: 99 is not between 100 and 30000",
+        ),
+        (&[], "store:\n  url: nats://a\n  start-timeout-ms: 1\n", "store.start-timeout-ms: 1"),
+        (&[], "store:\n  uri: nats://me:hunter2@a\n", "line 2"),
+        (&[], "store:\n  url: [hunter2]\n", "line 2"),
+    ] {
+        let error = settle(words, yaml).unwrap_err();
+        assert!(error.contains(says) && error.lines().count() == 1, "{words:?} {yaml:?}: {error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    let words = ["--store", "nats://me:hunter2@a"];
+    let shown = format!("{:?} {:?}", parse(&words).unwrap(), settle(&words, "").unwrap());
+    assert!(!shown.contains("hunter2"), "{shown}");
+    let file = File::parse("store:\n  url: nats://me:hunter2@a\n").unwrap();
+    assert!(!format!("{file:?}").contains("hunter2"));
+}
+
+#[test]
+fn the_store_of_the_example_file_is_one_once_it_is_uncommented() {
+    let text = include_str!("../../config.example.yaml");
+    let (_, store) = text.split_once("#store:").unwrap();
+    let text = format!("store:{}", store.replace("\n  #  ", "\n  "));
+    let store = settle(&[], &text).unwrap().node.store.unwrap();
+    assert_eq!(
+        store.url.to_string(),
+        "nats://nats-0.example.com:4222,nats-1.example.com:4222,nats-2.example.com:4222/hstream"
+    );
+    assert_eq!((store.replicas, store.timeout), (Some(3), Duration::from_secs(5)));
 }

@@ -4,6 +4,7 @@ use crate::auth::Tokens;
 use crate::cluster::ClusterConfig;
 use crate::limits::Limits;
 use crate::listener::ExtraListener;
+use crate::store::jetstream::JetStreamOptions;
 use crate::tls::TlsFiles;
 use hstreamdb_proto::DEFAULT_PORT;
 use std::net::{IpAddr, Ipv4Addr};
@@ -20,7 +21,9 @@ pub struct NodeConfig {
     pub internal_port: u16,
     /// Host name or address clients are told; default the bind address, or 127.0.0.1 if that is unspecified.
     pub advertised_address: Option<String>,
-    /// Directory of the data, created if missing; default `./hstream-data`.
+    /// A store that other nodes share; default none: everything is kept in [`NodeConfig::data_dir`].
+    pub store: Option<JetStreamOptions>,
+    /// Directory of the data, created if missing; not used with [`NodeConfig::store`]. Default `./hstream-data`.
     pub data_dir: PathBuf,
     /// Number of this node; default 1.
     pub server_id: u32,
@@ -52,6 +55,7 @@ impl Default for NodeConfig {
             port: DEFAULT_PORT,
             internal_port: 6571,
             advertised_address: None,
+            store: None,
             data_dir: PathBuf::from("hstream-data"),
             server_id: 1,
             max_record_size: 1024 * 1024,

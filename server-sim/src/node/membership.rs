@@ -6,10 +6,10 @@ use super::internal::InternalServer;
 use super::start_error::StartError;
 use crate::cluster::bootstrap::{self, Bootstrap, BootstrapStart};
 use crate::cluster::gossip::{FetchForOthers, Gossip, GossipStart};
-use crate::cluster::ownership::{Session, SessionStart};
+use crate::cluster::ownership::{Session, SessionStart, renewed_by_others};
 use crate::cluster::{Member, MemberState, Members, NodeId, Phase, Seed};
 use crate::limits::Limits;
-use crate::listener::Advertised;
+use crate::listener::{Address, Advertised};
 use crate::net::{Listener, Net};
 use crate::store::{MetaStore, StoreId};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -32,19 +32,21 @@ pub(super) struct Membership {
 
 #[derive(Debug)]
 pub(super) enum Link {
-    /// What a node without seeds knows of members never changes; held so that nobody takes the end of it for news.
-    Alone(#[allow(dead_code, reason = "held")] watch::Sender<Members>),
+    /// A node without seeds knows of itself only.
+    Alone(Arc<watch::Sender<Members>>),
     /// With the listener that the internal service is to be served on.
     Cluster { gossip: Gossip, calls: Option<Listener>, seeds: Vec<Seed>, internal: SocketAddr },
 }
 
 impl Membership {
-    /// Begins the session of this node and, if it has seeds, to gossip. Nobody is looked for yet.
+    /// Begins the session of this node and, if it has seeds, to gossip. Nobody is looked for yet. A node whose store is not
+    /// exclusive has a lease, whether it knows of others or not.
     pub(super) async fn begin(
         config: &NodeConfig,
         advertised: &Advertised,
         internal: Option<Internal>,
         meta: &Arc<dyn MetaStore>,
+        exclusive: bool,
         net: &Net,
     ) -> Result<Membership, StartError> {
         let node = NodeId(config.server_id);
@@ -59,10 +61,22 @@ impl Membership {
             commit: String::new(),
         };
         let Some(Internal { calls, gossip: socket, address }) = internal else {
-            let session = Arc::new(Session::exclusive(node));
+            let session = match exclusive {
+                true => Session::exclusive(node),
+                false => {
+                    check_alone(meta, node, config.cluster.lease).await?;
+                    let Address { host, port } = &advertised.main;
+                    let (meta, address, lease) =
+                        (meta.clone(), format!("{host}:{port}"), config.cluster.lease);
+                    let start = SessionStart { meta, node, address, lease };
+                    Session::begin(start).await.map_err(StartError::Session)?
+                }
+            };
             let internal = SocketAddr::new(config.bind_address, config.internal_port);
-            let alone = watch::Sender::new(Members::alone(describe(session.generation(), internal)));
-            return Ok(Membership { session, members: alone.subscribe(), link: Link::Alone(alone) });
+            let alone = Members::alone(describe(session.generation(), internal));
+            let alone = Arc::new(watch::Sender::new(alone));
+            let (session, members) = (Arc::new(session), alone.subscribe());
+            return Ok(Membership { session, members, link: Link::Alone(alone) });
         };
         let cluster = &config.cluster;
         let seeds = cluster.seed_nodes.iter().map(|seed| Seed::parse(seed, address.port()));
@@ -134,9 +148,17 @@ impl Membership {
         bootstrap: &Bootstrap,
         stop: &CancellationToken,
     ) -> Result<(), StartError> {
-        let Link::Cluster { gossip, .. } = &self.link else { return Ok(()) };
-        tokio::spawn(tell(gossip.clone(), bootstrap.phase(), self.session.clone(), stop.clone()));
-        gossip.join().await.map_err(StartError::Gossip)
+        let (phase, session, stop) = (bootstrap.phase(), self.session.clone(), stop.clone());
+        match &self.link {
+            Link::Alone(members) => {
+                tokio::spawn(tell(Ear::Alone(members.clone()), phase, session, stop));
+                Ok(())
+            }
+            Link::Cluster { gossip, .. } => {
+                tokio::spawn(tell(Ear::Gossip(gossip.clone()), phase, session, stop));
+                gossip.join().await.map_err(StartError::Gossip)
+            }
+        }
     }
 
     /// Says goodbye.
@@ -147,23 +169,47 @@ impl Membership {
     }
 }
 
+/// Who hears what changes about this node.
+enum Ear {
+    Gossip(Gossip),
+    Alone(Arc<watch::Sender<Members>>),
+}
+
+impl Ear {
+    async fn hear(&self, phase: Phase, generation: u64) {
+        match self {
+            Ear::Gossip(gossip) => {
+                gossip.set_generation(generation).await;
+                gossip.set_phase(phase).await;
+            }
+            Ear::Alone(members) => members.send_modify(|members| {
+                if let Some(me) = Arc::make_mut(&mut members.nodes).get_mut(&members.me) {
+                    (me.phase, me.generation) = (phase, generation);
+                }
+            }),
+        }
+    }
+}
+
 /// Passes on what changes about this node.
-async fn tell(
-    gossip: Gossip,
-    mut phase: watch::Receiver<Phase>,
-    session: Arc<Session>,
-    stop: CancellationToken,
-) {
+async fn tell(ear: Ear, mut phase: watch::Receiver<Phase>, session: Arc<Session>, stop: CancellationToken) {
     let mut terms = session.terms();
     loop {
         let (now, generation) = (*phase.borrow_and_update(), terms.borrow_and_update().generation());
-        gossip.set_generation(generation).await;
-        gossip.set_phase(now).await;
+        ear.hear(now, generation).await;
         tokio::select! {
             () = stop.cancelled() => return,
             changed = phase.changed() => if changed.is_err() { return },
             changed = terms.changed() => if changed.is_err() { return },
         }
+    }
+}
+
+/// Looks whether other nodes use the store, which a node without seeds would not know of.
+async fn check_alone(meta: &Arc<dyn MetaStore>, node: NodeId, lease: Duration) -> Result<(), StartError> {
+    match renewed_by_others(&**meta, node, lease).await.map_err(StartError::Metadata)? {
+        Some((node, address)) => Err(StartError::NotAlone { node, address }),
+        None => Ok(()),
     }
 }
 

@@ -16,7 +16,8 @@ use context::NodeContext;
 pub(crate) use doors::Doors;
 use internal::InternalServer;
 use membership::Membership;
-pub(crate) use stores::open_embedded;
+use stores::open_embedded;
+pub(crate) use stores::{OwnStore, open_own, place_of};
 
 use crate::api::{Api, ForOthers};
 use crate::cluster::bootstrap;
@@ -29,8 +30,7 @@ use crate::net::Net;
 use crate::reader::PolledReaders;
 use crate::stats::{CountedLog, Stats};
 use crate::store::StoreError;
-use crate::store::disk::{Disk, LocalDisk};
-use crate::store::embedded::EmbeddedStore;
+use crate::store::disk::Disk;
 use crate::stream::Streams;
 use crate::subscription::Subscriptions;
 use hstreamdb_proto::api::h_stream_api_server::HStreamApiServer;
@@ -80,7 +80,7 @@ pub struct Node {
     context: Arc<NodeContext>,
     address: SocketAddr,
     /// Present when the node opened it, and closes it then.
-    embedded: Option<EmbeddedStore>,
+    own: Option<OwnStore>,
     membership: Membership,
     /// Serves other nodes.
     internal: Option<InternalServer>,
@@ -88,15 +88,20 @@ pub struct Node {
 }
 
 impl Node {
-    /// Opens the embedded store, recovers what is in it and starts listening.
+    /// Opens the embedded store and recovers what is in it, or connects to [`NodeConfig::store`], and starts listening.
     ///
     /// # Errors
     /// [`StartError`].
     pub async fn start(config: NodeConfig) -> Result<Node, StartError> {
-        Node::start_on(config, |path| Ok(Arc::new(LocalDisk::open(path)?))).await
+        let net = Net::new();
+        // First of all, so that a second server on the same port leaves the data alone.
+        let doors = Doors::open(&config, &net)?;
+        let own = open_own(&config).await?;
+        let stores = own.stores();
+        Node::open(config, net, doors, stores, Some(own)).await
     }
 
-    /// Like [`Node::start`] on a disk of the caller's, for tests on one that fails
+    /// Like [`Node::start`] with an embedded store on a disk of the caller's, for tests on one that fails
     /// ([`FaultDisk`](crate::store::disk::FaultDisk)). The disk is opened once the listeners are, and is told the data
     /// directory.
     ///
@@ -108,11 +113,10 @@ impl Node {
         open: impl FnOnce(&Path) -> Result<Arc<dyn Disk>, StoreError>,
     ) -> Result<Node, StartError> {
         let net = Net::new();
-        // First of all, so that a second server on the same port leaves the data alone.
         let doors = Doors::open(&config, &net)?;
-        let store = open_embedded(&config, open).await?;
-        let stores = Stores::of(&store);
-        Node::open(config, net, doors, stores, Some(store)).await
+        let own = OwnStore::Embedded(open_embedded(&config, open).await?);
+        let stores = own.stores();
+        Node::open(config, net, doors, stores, Some(own)).await
     }
 
     /// Starts a node over a store that others use, too, with `net` for all its sockets. The store stays open when the
@@ -131,20 +135,22 @@ impl Node {
         net: Net,
         doors: Doors,
         stores: Stores,
-        embedded: Option<EmbeddedStore>,
+        own: Option<OwnStore>,
     ) -> Result<Node, StartError> {
         let Doors { clients, address, advertised, internal } = doors;
         bootstrap::started(NodeId(config.server_id), address.port());
         for (key, address) in &advertised.extra {
             bootstrap::extra_listener(NodeId(config.server_id), key, address.port);
         }
-        let mut membership = Membership::begin(&config, &advertised, internal, &stores.meta, &net).await?;
-        let unusable = |source| StartError::Catalogue { path: config.data_dir.clone(), source };
+        let exclusive = own.as_ref().is_some_and(OwnStore::is_exclusive);
+        let mut membership =
+            Membership::begin(&config, &advertised, internal, &stores.meta, exclusive, &net).await?;
+        let unusable = |source| StartError::Catalogue { place: place_of(&config), source };
         let ownership =
             Ownership::start(membership.session.clone(), stores.meta.clone(), membership.members.clone());
         let ownership = ownership.await.map_err(StartError::Metadata)?;
         let streams = Streams::open(stores.log.clone(), stores.meta.clone()).await.map_err(unusable)?;
-        if embedded.is_some() {
+        if exclusive {
             streams.reclaim().await.map_err(unusable)?;
         }
         let stats = Stats::new(streams.clone());
@@ -181,7 +187,7 @@ impl Node {
         let internal = membership.listen(&context.config.limits, fetch);
         membership.join(&context.bootstrap, &stop).await?;
         let server = tokio::spawn(serve_clients(&context, clients));
-        Ok(Node { context, address, embedded, membership, internal, server })
+        Ok(Node { context, address, own, membership, internal, server })
     }
 
     /// Where the node listens; with port 0 in the configuration this is the port that was taken.
@@ -224,14 +230,12 @@ impl Node {
             // Now that it serves nothing any more, others need not wait until they miss it.
             self.membership.leave().await;
             self.membership.session.release().await;
-            if let Some(store) = &self.embedded {
+            if let Some(store) = &self.own {
                 store.close().await;
             }
         };
         if tokio::time::timeout(STORE_GRACE, close).await.is_err() {
-            tracing::warn!(
-                "the disk does not answer; the store is left as it is, the next start recovers it"
-            );
+            tracing::warn!("the store does not answer and is left as it is; the next start recovers it");
         }
         if let Some(internal) = &mut self.internal {
             internal.close().await;

@@ -1,10 +1,12 @@
 //! Why a node did not start.
 
+use crate::cluster::NodeId;
 use crate::cluster::bootstrap::BootstrapError;
 use crate::cluster::gossip::GossipError;
 use crate::cluster::ownership::BeginError;
 use crate::error::ServerError;
 use crate::store::StoreError;
+use crate::store::jetstream::OpenError;
 use crate::tls::TlsError;
 use std::io;
 use std::net::SocketAddr;
@@ -49,6 +51,20 @@ pub enum StartError {
         /// What the store said.
         source: StoreError,
     },
+    /// The store that nodes share cannot be used.
+    #[error("--store: {0}")]
+    SharedStore(#[from] OpenError),
+    /// Another node uses the store, and this one knows nobody.
+    #[error(
+        "node {node} at {address} uses this store, and this node has no --seed-nodes to find it by: give all nodes of a \
+         cluster the same --seed-nodes, or this one another /name in --store"
+    )]
+    NotAlone {
+        /// The other node.
+        node: NodeId,
+        /// Where it is.
+        address: String,
+    },
     /// A seed cannot be read.
     #[error("--seed-nodes: {0}")]
     Seeds(String),
@@ -75,10 +91,10 @@ pub enum StartError {
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
     /// What the store holds cannot be used.
-    #[error("cannot load the streams and subscriptions in {}: {source}", path.display())]
+    #[error("cannot load the streams and subscriptions in {place}: {source}")]
     Catalogue {
-        /// The directory.
-        path: PathBuf,
+        /// The directory, or the address of the store.
+        place: String,
         /// What was wrong.
         source: ServerError,
     },

@@ -88,6 +88,35 @@ pub async fn lease_holders(meta: &dyn MetaStore) -> Result<Vec<NodeId>, StoreErr
     Ok(held.filter_map(|(key, _)| key.strip_prefix(LEASES)?.parse().ok().map(NodeId)).collect())
 }
 
+/// A node other than `me` that is seen to renew its lease, and where it is. Looks for half as long as nodes go on without
+/// a renewal, and for no time at all if nobody else holds a lease.
+///
+/// # Errors
+/// What the store reports.
+pub async fn renewed_by_others(
+    meta: &dyn MetaStore,
+    me: NodeId,
+    lease: Duration,
+) -> Result<Option<(NodeId, String)>, StoreError> {
+    let found = async || {
+        let found = meta.list(LEASES).await?;
+        let held = found.into_iter().filter_map(|(key, found)| {
+            let node = key.strip_prefix(LEASES)?.parse().ok().map(NodeId).filter(|node| *node != me)?;
+            let record = LeaseRecord::decode(&found.value).filter(|record| !record.released)?;
+            Some((node, (found.version, record)))
+        });
+        Ok::<BTreeMap<_, _>, StoreError>(held.collect())
+    };
+    let before = found().await?;
+    let Some(longest) = before.values().map(|(_, record)| record.lease()).max() else { return Ok(None) };
+    // Not so long that a record which makes no sense could stop a start.
+    tokio::time::sleep(longest.min(lease * 4) / 2).await;
+    let renewed = |(node, (version, record)): (NodeId, (u64, LeaseRecord))| {
+        before.get(&node).is_none_or(|(earlier, _)| *earlier != version).then_some((node, record.address))
+    };
+    Ok(found().await?.into_iter().find_map(renewed))
+}
+
 /// Removes all leases. Only for who has just opened a store that nobody else can use: those who held them are gone.
 ///
 /// # Errors

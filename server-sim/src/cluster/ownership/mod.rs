@@ -32,7 +32,7 @@ mod table;
 mod taking;
 
 pub use claim::{Claim, ClaimError};
-pub use lease::{forget_leases, lease_holders};
+pub use lease::{forget_leases, lease_holders, renewed_by_others};
 pub use owners::{Keeper, Ownership};
 pub use resource::{Kind, Resource};
 pub use session::{BeginError, Session, SessionStart, Term};

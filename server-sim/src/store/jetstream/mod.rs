@@ -20,8 +20,9 @@ pub use open_error::OpenError;
 pub use options::{JetStreamOptions, REPLICAS};
 pub use url::StoreUrl;
 
-use super::MetaStore;
+use super::{LogStore, MetaStore, StoreError};
 use connection::Connection;
+use log::{JetStreamLog, LogSettings};
 use meta::JetStreamMeta;
 use open_error::Attempt;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ const REMIND: Duration = Duration::from_secs(10);
 pub struct JetStreamStore {
     connection: Arc<Connection>,
     meta: Arc<JetStreamMeta>,
+    log: Arc<JetStreamLog>,
 }
 
 impl JetStreamStore {
@@ -86,7 +88,23 @@ impl JetStreamStore {
         let connection = Connection::open(options).await?;
         checks::check(&connection, options).await?;
         let meta = JetStreamMeta::open(connection.clone(), options.replicas).await?;
-        Ok(JetStreamStore { connection, meta })
+        let settings = LogSettings {
+            replicas: u32::try_from(meta.replicas()).unwrap_or(1),
+            max_batch_bytes: options.max_batch_bytes,
+            timeout: options.timeout,
+            ..LogSettings::new(connection.name())
+        };
+        let log = JetStreamLog::open(connection.context().clone(), meta.clone(), settings).await;
+        let log = log.map_err(|error| match error {
+            StoreError::Unreachable(why) => Attempt::Again(why),
+            source => Attempt::Final(OpenError::Store { url: options.url.to_string(), source }),
+        })?;
+        Ok(JetStreamStore { connection, meta, log: Arc::new(log) })
+    }
+
+    /// The records of every shard.
+    pub fn log(&self) -> Arc<dyn LogStore> {
+        self.log.clone()
     }
 
     /// The metadata.
@@ -101,6 +119,7 @@ impl JetStreamStore {
 
     /// Ends all calls and the connection.
     pub async fn close(&self) {
+        self.log.close().await;
         self.meta.close();
         self.connection.close().await;
     }

@@ -33,12 +33,13 @@ impl Bucket {
         Bucket { stream: format!("KV_{name}_meta"), prefix: format!("$KV.{name}_meta.") }
     }
 
-    /// Makes it if it is missing, with so many copies; one that has fewer gets more.
+    /// Makes it if it is missing, with so many copies; one that has fewer gets more. Returns
+    /// how many there are.
     pub(super) async fn ensure(
         &self,
         connection: &Connection,
         replicas: Option<usize>,
-    ) -> Result<(), Attempt> {
+    ) -> Result<usize, Attempt> {
         let deadline = Instant::now() + connection.timeout();
         let lone = if connection.is_clustered() { USUAL_REPLICAS } else { 1 };
         let wanted = replicas.unwrap_or(lone);
@@ -55,15 +56,15 @@ impl Bucket {
                         "the metadata have ONE COPY, on one NATS server: what that loses is lost; run three servers as a cluster"
                     );
                 }
-                return Ok(());
+                return Ok(wanted);
             }
             Err(failure) => return Err(self.refusal(connection, wanted, failure)),
         };
         self.check(connection, &config)?;
-        let has =
-            config.get("num_replicas").and_then(Value::as_u64).and_then(|has| usize::try_from(has).ok());
-        if has.is_some_and(|has| has >= wanted) {
-            return Ok(());
+        let has = config.get("num_replicas").and_then(Value::as_u64);
+        let has = has.and_then(|has| usize::try_from(has).ok()).unwrap_or(1);
+        if has >= wanted {
+            return Ok(has);
         }
         let mut more = config;
         if let Some(more) = more.as_object_mut() {
@@ -71,11 +72,16 @@ impl Bucket {
         }
         let verb = format!("STREAM.UPDATE.{}", self.stream);
         match connection.api::<Value>(&verb, &more, deadline).await {
-            Ok(_) => tracing::info!("the metadata get {wanted} copies"),
-            Err(failure) if replicas.is_some() => return Err(self.refusal(connection, wanted, failure)),
-            Err(failure) => tracing::warn!("the metadata have fewer than {wanted} copies: {failure}"),
+            Ok(_) => {
+                tracing::info!("the metadata get {wanted} copies");
+                Ok(wanted)
+            }
+            Err(failure) if replicas.is_some() => Err(self.refusal(connection, wanted, failure)),
+            Err(failure) => {
+                tracing::warn!("the metadata have fewer than {wanted} copies: {failure}");
+                Ok(has)
+            }
         }
-        Ok(())
     }
 
     fn config(&self, replicas: usize) -> Value {

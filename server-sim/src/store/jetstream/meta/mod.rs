@@ -48,6 +48,7 @@ const FIRST_LIST_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct JetStreamMeta {
     meta: Arc<Meta>,
+    replicas: usize,
     closed: CancellationToken,
     _end: DropGuard,
 }
@@ -77,7 +78,7 @@ impl JetStreamMeta {
         replicas: Option<usize>,
     ) -> Result<Arc<JetStreamMeta>, Attempt> {
         let bucket = Bucket::of(&connection);
-        bucket.ensure(&connection, replicas).await?;
+        let replicas = bucket.ensure(&connection, replicas).await?;
         // No key has an = before such letters.
         let mark = format!("{}=mark.{:016x}", bucket.prefix, rand::random::<u64>());
         let (mirror, barrier, again) = (Mirror::new(), Barrier::default(), Notify::new());
@@ -89,7 +90,12 @@ impl JetStreamMeta {
         if !meta.mirror.reached(1, deadline).await {
             return Err(Attempt::Again("the metadata do not come through".to_owned()));
         }
-        Ok(Arc::new(JetStreamMeta { meta, closed, _end: end }))
+        Ok(Arc::new(JetStreamMeta { meta, replicas, closed, _end: end }))
+    }
+
+    /// How many copies there are.
+    pub(super) fn replicas(&self) -> usize {
+        self.replicas
     }
 
     /// Ends calls and watches.
