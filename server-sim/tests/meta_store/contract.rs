@@ -1,6 +1,6 @@
 //! What every engine promises, whoever asks whom.
 
-use crate::engines::{DEADLINE, Engine, change, value};
+use crate::engines::{DEADLINE, Engine, all, change, value};
 use bytes::Bytes;
 use hstream_server::store::{
     Expect, Follower, Guard, MetaChange, MetaStore, MetaWatch, Seen, StoreError, StoreId, Versioned,
@@ -78,7 +78,7 @@ async fn removing_follows_the_same_expectations(engine: Engine) {
     assert_eq!(meta.delete("k", Expect::Absent).await, conflict("k"));
     meta.delete("k", Expect::Version(first)).await.unwrap();
     assert_eq!(value_of(&meta, "k").await, None);
-    assert_eq!(meta.list("").await.unwrap(), []);
+    assert_eq!(all(&meta).await, []);
     assert_eq!(meta.delete("k", Expect::Version(first)).await, conflict("k"));
     for _ in 0..2 {
         meta.delete("k", Expect::Any).await.unwrap();
@@ -117,7 +117,7 @@ async fn keys_are_listed_by_prefix_in_order(engine: Engine) {
     meta.put_many(keys.iter().map(|key| ((*key).to_owned(), value(key))).collect(), None).await.unwrap();
     let listed: Vec<String> = meta.list("b/").await.unwrap().into_iter().map(|(key, _)| key).collect();
     assert_eq!(listed, ["b/1", "b/2"]);
-    assert_eq!(meta.list("").await.unwrap().len(), 5);
+    assert_eq!(all(&meta).await.len(), 5);
     assert_eq!(meta.list("b/3").await.unwrap(), []);
 }
 
@@ -137,13 +137,13 @@ async fn every_key_and_value_comes_back_as_it_was(engine: Engine) {
     }
     assert_eq!(value_of(&other, "empty").await, Some(Bytes::new()));
     assert_eq!(value_of(&other, "big").await, Some(big));
-    let mut listed: Vec<String> = other.list("").await.unwrap().into_iter().map(|(key, _)| key).collect();
+    let mut listed: Vec<String> = all(&other).await.into_iter().map(|(key, _)| key).collect();
     assert!(listed.is_sorted(), "{listed:?}");
-    let mut all: Vec<String> = keys.iter().map(|&key| key.to_owned()).collect();
-    all.extend(["empty".to_owned(), "big".to_owned()]);
-    all.sort();
+    let mut expected: Vec<String> = keys.iter().map(|&key| key.to_owned()).collect();
+    expected.extend(["empty".to_owned(), "big".to_owned()]);
+    expected.sort();
     listed.sort();
-    assert_eq!(listed, all);
+    assert_eq!(listed, expected);
     let mut watch = meta.watch("a.");
     meta.put("a.b", value("x"), Expect::Any).await.unwrap();
     assert!(matches!(next(&mut watch).await, Some(Seen::Change(change)) if change.key == "a.b"));

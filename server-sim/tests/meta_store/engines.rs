@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hstream_server::store::disk::FaultDisk;
 use hstream_server::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use hstream_server::store::jetstream::{JetStreamOptions, JetStreamStore};
-use hstream_server::store::{MetaChange, MetaStore, Seen};
+use hstream_server::store::{MetaChange, MetaStore, Seen, Versioned};
 use hstream_testkit::nats::Nats;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +44,12 @@ pub fn options(nats: &Nats, name: &str) -> JetStreamOptions {
 
 pub async fn open(nats: &Nats, name: &str) -> JetStreamStore {
     JetStreamStore::open(options(nats, name)).await.unwrap()
+}
+
+/// Everything there is but what a log keeps there for itself.
+pub async fn all(meta: &Arc<dyn MetaStore>) -> Vec<(String, Versioned)> {
+    let all = meta.list("").await.unwrap();
+    all.into_iter().filter(|(key, _)| !key.starts_with("log/")).collect()
 }
 
 impl Engine {
