@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Leases in milliseconds: shorter ones lapse at every hiccup of a disk, longer ones hold up whoever takes over.
 const LEASE_MS: std::ops::RangeInclusive<u64> = 500..=600_000;
 /// The default over a store that is replicated: when one of its servers dies nothing can be renewed until another one leads,
-/// which takes 4 to 9 seconds, and a healthy node should not lose everything it serves by that.
+/// which takes 4 to 10 seconds, and a healthy node should not lose everything it serves by that.
 const LEASE_OVER_STORE: Duration = Duration::from_secs(10);
 /// Longest name of a cluster in bytes.
 const MAX_NAME: usize = 255;
