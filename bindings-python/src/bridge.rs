@@ -14,13 +14,20 @@ use std::{
 
 /// Turns a result into a Python value, on the loop's thread. Dropped unused when nobody waits any more.
 type Landing = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
+/// Something else to be run on the loop's thread.
+type Errand = Box<dyn FnOnce(Python<'_>) + Send>;
+
+enum Arrival {
+    Result(Py<PyAny>, Landing),
+    Errand(Errand),
+}
 
 /// Where results for one event loop queue up. Never longer than the number of calls in flight.
 #[pyclass(frozen, module = "hstreamdb._native")]
 pub struct LoopPort {
     /// Weak, because the table of ports must not keep loops alive.
     event_loop: Py<PyWeakrefReference>,
-    arrived: Mutex<Vec<(Py<PyAny>, Landing)>>,
+    arrived: Mutex<Vec<Arrival>>,
 }
 
 impl fmt::Debug for LoopPort {
@@ -34,9 +41,14 @@ impl LoopPort {
     /// Run by the event loop: resolves what arrived.
     fn __call__(&self, py: Python<'_>) {
         let arrived = std::mem::take(&mut *self.arrived());
-        for (future, landing) in arrived {
-            if let Err(problem) = settle(py, future.bind(py), landing) {
-                problem.write_unraisable(py, Some(future.bind(py)));
+        for arrival in arrived {
+            match arrival {
+                Arrival::Errand(errand) => errand(py),
+                Arrival::Result(future, landing) => {
+                    if let Err(problem) = settle(py, future.bind(py), landing) {
+                        problem.write_unraisable(py, Some(future.bind(py)));
+                    }
+                }
             }
         }
     }
@@ -55,12 +67,37 @@ fn settle(py: Python<'_>, future: &Bound<'_, PyAny>, landing: Landing) -> PyResu
 }
 
 impl LoopPort {
-    fn arrived(&self) -> MutexGuard<'_, Vec<(Py<PyAny>, Landing)>> {
+    fn arrived(&self) -> MutexGuard<'_, Vec<Arrival>> {
         self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Runs something on the loop's thread, soon; never, when the loop is closed.
+    pub fn post(port: &Py<LoopPort>, errand: Errand) {
+        Self::bring(port, Arrival::Errand(errand));
+    }
+
+    fn bring(port: &Py<LoopPort>, arrival: Arrival) {
+        let first = {
+            let mut queue = port.get().arrived();
+            queue.push(arrival);
+            queue.len() == 1
+        };
+        if !first {
+            return;
+        }
+        let woken = gate::attach(|py| {
+            let event_loop = port.get().event_loop.bind(py).upgrade()?;
+            event_loop.call_method1("call_soon_threadsafe", (port.clone_ref(py),)).ok().map(|_| ())
+        });
+        if !matches!(woken, Some(Some(()))) {
+            // The loop is closed, or the interpreter leaves: nobody waits for these any more.
+            let orphans = std::mem::take(&mut *port.get().arrived());
+            drop(orphans);
+        }
+    }
+
     /// The port of the running loop; `RuntimeError` from asyncio when none runs in this thread.
-    fn of_running_loop<'py>(py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Py<LoopPort>)> {
+    pub fn of_running_loop<'py>(py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Py<LoopPort>)> {
         static RUNNING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         static PORTS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let event_loop = RUNNING.import(py, "asyncio", "get_running_loop")?.call0()?;
@@ -109,23 +146,8 @@ impl Promise {
     }
 
     fn deliver(&mut self, landing: Landing) {
-        let Some((port, future)) = self.0.take() else { return };
-        let first = {
-            let mut queue = port.get().arrived();
-            queue.push((future, landing));
-            queue.len() == 1
-        };
-        if !first {
-            return;
-        }
-        let woken = gate::attach(|py| {
-            let event_loop = port.get().event_loop.bind(py).upgrade()?;
-            event_loop.call_method1("call_soon_threadsafe", (port.clone_ref(py),)).ok().map(|_| ())
-        });
-        if !matches!(woken, Some(Some(()))) {
-            // The loop is closed, or the interpreter leaves: nobody waits for these any more.
-            let orphans = std::mem::take(&mut *port.get().arrived());
-            drop(orphans);
+        if let Some((port, future)) = self.0.take() {
+            LoopPort::bring(&port, Arrival::Result(future, landing));
         }
     }
 }
@@ -182,12 +204,4 @@ where
         });
     });
     Ok(awaitable)
-}
-
-/// A call without a result.
-pub fn call_none<'py, F>(py: Python<'py>, runtime: &Arc<Runtime>, future: F) -> PyResult<Bound<'py, PyAny>>
-where
-    F: Future<Output = hstreamdb::Result<()>> + Send + 'static,
-{
-    call(py, runtime, future, |py, ()| Ok(py.None()))
 }

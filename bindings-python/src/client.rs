@@ -1,43 +1,99 @@
-//! The client: connecting, streams and subscriptions, and the handles made from it.
+//! The client: connecting, closing, what it knows without asking. What it can do is below `client/`, by subject.
 
-use crate::{
-    arguments,
-    bridge::{call, call_none},
-    consumer::Consumer,
-    errors,
-    producer::Producer,
-    reader::Reader,
-    record::{RecordId, ids_argument},
-    resources, runtime,
-};
-use hstreamdb::{
-    ConsumerBuilder, DeleteStreamOptions, ProducerBuilder, ReaderBuilder, Runtime, StreamOptions,
-    SubscriptionOptions,
-};
+mod cluster;
+mod connectors;
+mod handles;
+mod queries;
+mod records;
+mod schemas;
+mod stats;
+mod streams;
+mod subscriptions;
+mod views;
+
+pub use stats::stat_table;
+
+use crate::{arguments, caller::Caller, errors, events::EventsBase, handle, logs, providers, resources};
+use hstreamdb::ClientBuilder;
 use pyo3::{
-    IntoPyObjectExt,
     prelude::*,
     types::{PyDict, PyTuple},
 };
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
-/// How long leaving `async with` waits for producers and consumers.
+/// How long leaving the `with` block waits for producers and consumers.
 const CLOSE_WAIT: Duration = Duration::from_secs(30);
 
-/// A connected client. Cheap to share between tasks and event loops of one process.
-#[pyclass(frozen, module = "hstreamdb")]
-pub struct Client {
+/// What clients of both kinds are made of.
+#[pyclass(frozen, subclass, module = "hstreamdb._native", name = "_Client")]
+pub struct ClientBase {
     core: hstreamdb::Client,
-    runtime: Arc<Runtime>,
+    caller: Caller,
 }
 
-impl fmt::Debug for Client {
+impl fmt::Debug for ClientBase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Client")
     }
 }
 
-/// Connects to a cluster; every option of the core may be given by name.
+/// A connected client, made by `hstreamdb.connect`; `async with` closes it. One per process is enough: tasks, threads and event
+/// loops may share it.
+#[pyclass(frozen, extends = ClientBase, module = "hstreamdb")]
+#[derive(Debug)]
+pub struct Client;
+
+/// A connected client, made by `hstreamdb.sync.connect`; `with` closes it. One per process is enough: threads may share it.
+#[pyclass(frozen, extends = ClientBase, module = "hstreamdb.sync")]
+#[derive(Debug)]
+pub struct SyncClient;
+
+fn builder(py: Python<'_>, url: &str, options: Option<&Bound<'_, PyDict>>) -> PyResult<ClientBuilder> {
+    let mut builder = hstreamdb::Client::builder()
+        .url(url)
+        .set("user_agent_lang", "python")
+        .map_err(|error| errors::raise(py, &error))?;
+    let Some(options) = options else { return Ok(builder) };
+    // What is asked later is no value for the table of options.
+    let plain = options.copy()?;
+    for (name, set) in [
+        ("token_provider", providers::token_provider as fn(_, _, &Bound<'_, PyAny>) -> _),
+        ("name_resolver", providers::name_resolver),
+    ] {
+        if let Some(function) = plain.get_item(name)? {
+            plain.del_item(name)?;
+            if !function.is_none() {
+                builder = set(py, builder, &function)?;
+            }
+        }
+    }
+    arguments::apply(py, builder, Some(&plain), |builder, name, value| builder.set(name, value))
+}
+
+fn connect_as<'py>(
+    py: Python<'py>,
+    url: &str,
+    options: Option<&Bound<'py, PyDict>>,
+    blocking: bool,
+) -> PyResult<Bound<'py, PyAny>> {
+    let builder = builder(py, url, options)?;
+    let caller = Caller::new(py, blocking)?;
+    logs::start(py);
+    let of_client = caller.clone();
+    caller.call(py, async move { builder.connect().await }, move |py, core| {
+        let base = ClientBase { core, caller: of_client.clone() };
+        handle::make(py, base, &of_client, Client, SyncClient)
+    })
+}
+
+/// Connects to a cluster: `hstream://host:6570,host2`, or `hstreams://` for TLS. One address that answers suffices.
+///
+/// Options are those of scope `client` in `option_table()`; besides, `token_provider` is a function, plain or a coroutine function,
+/// that gives a token or a tuple of a token and for how many seconds it is good, and `name_resolver` one that gives the addresses of
+/// a host.
+///
+/// Raises `InvalidArgumentError` for a url that is none and options that do not fit, with the known ones; within
+/// `connect_timeout_ms` `UnauthenticatedError`, or `UnavailableError` with what each address failed with.
 #[pyfunction]
 #[pyo3(signature = (url, **options))]
 pub fn connect<'py>(
@@ -45,307 +101,53 @@ pub fn connect<'py>(
     url: &str,
     options: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let builder = hstreamdb::Client::builder()
-        .url(url)
-        .set("user_agent_lang", "python")
-        .map_err(|error| errors::raise(py, &error))?;
-    let builder = arguments::apply(py, builder, options, |builder, name, value| builder.set(name, value))?;
-    let runtime = runtime::get(py)?;
-    let held = runtime.clone();
-    call(py, &runtime, async move { builder.connect().await }, move |py, core| {
-        Client { core, runtime: held }.into_py_any(py)
-    })
+    connect_as(py, url, options, false)
 }
 
-impl Client {
+/// `connect` of `hstreamdb.sync`.
+#[pyfunction]
+#[pyo3(signature = (url, **options))]
+pub fn _connect_sync<'py>(
+    py: Python<'py>,
+    url: &str,
+    options: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    connect_as(py, url, options, true)
+}
+
+impl ClientBase {
     fn close_within<'py>(&self, py: Python<'py>, timeout: Duration) -> PyResult<Bound<'py, PyAny>> {
         let core = self.core.clone();
-        call_none(py, &self.runtime, async move { core.close(timeout).await })
+        self.caller.call_none(py, async move { core.close(timeout).await })
     }
 
-    fn reader<'py>(
-        &self,
-        py: Python<'py>,
-        stream: &str,
-        builder: ReaderBuilder,
-        options: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Reader> {
-        let builder = arguments::apply(py, builder, options, ReaderBuilder::set)?;
-        Ok(Reader::new(builder, self.runtime.clone(), stream.to_owned()))
+    /// Calls that need no other node.
+    fn check(&self, py: Python<'_>) -> PyResult<&hstreamdb::Client> {
+        self.caller.check(py)?;
+        Ok(&self.core)
     }
 }
 
 #[pymethods]
-impl Client {
-    /// Sends a text to a server and gives what comes back.
-    fn echo<'py>(&self, py: Python<'py>, message: String) -> PyResult<Bound<'py, PyAny>> {
-        let core = self.core.clone();
-        call(py, &self.runtime, async move { core.echo(&message).await }, |py, text| text.into_py_any(py))
+impl ClientBase {
+    /// The nodes as the cluster named them last: a list of `Node`. Refreshed in the background; never waits.
+    #[getter]
+    fn nodes(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let core = self.check(py)?;
+        resources::list(py, py.detach(|| core.nodes()), resources::node)
     }
 
-    /// Creates a stream.
-    #[pyo3(signature = (name, **options))]
-    fn create_stream<'py>(
-        &self,
-        py: Python<'py>,
-        name: String,
-        options: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let options = arguments::apply(py, StreamOptions::default(), options, StreamOptions::set)?;
-        let core = self.core.clone();
-        call(py, &self.runtime, async move { core.create_stream(&name, options).await }, resources::stream)
+    /// Membership and connection events from now on, to iterate over.
+    fn events(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let core = self.check(py)?;
+        EventsBase::make(py, py.detach(|| core.events()), &self.caller)
     }
 
-    /// Deletes a stream.
-    #[pyo3(signature = (name, *, force = false, ignore_missing = false))]
-    fn delete_stream<'py>(
-        &self,
-        py: Python<'py>,
-        name: String,
-        force: bool,
-        ignore_missing: bool,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let core = self.core.clone();
-        let options = DeleteStreamOptions::new().force(force).ignore_missing(ignore_missing);
-        call_none(py, &self.runtime, async move { core.delete_stream(&name, options).await })
-    }
-
-    /// One stream.
-    fn get_stream<'py>(&self, py: Python<'py>, name: String) -> PyResult<Bound<'py, PyAny>> {
-        let core = self.core.clone();
-        call(py, &self.runtime, async move { core.get_stream(&name).await }, resources::stream)
-    }
-
-    /// Whether there is a stream of that name.
-    fn stream_exists<'py>(&self, py: Python<'py>, name: String) -> PyResult<Bound<'py, PyAny>> {
-        let core = self.core.clone();
-        call(py, &self.runtime, async move { core.stream_exists(&name).await }, |py, yes| yes.into_py_any(py))
-    }
-
-    /// All streams, or those whose name begins with `prefix`.
-    #[pyo3(signature = (*, prefix = None))]
-    fn list_streams<'py>(&self, py: Python<'py>, prefix: Option<String>) -> PyResult<Bound<'py, PyAny>> {
-        let core = self.core.clone();
-        let list = async move {
-            match prefix {
-                Some(prefix) => core.list_streams_with_prefix(&prefix).await,
-                None => core.list_streams().await,
-            }
-        };
-        call(py, &self.runtime, list, |py, all| resources::list(py, all, resources::stream))
-    }
-
-    /// The shards of a stream.
-    fn list_shards<'py>(&self, py: Python<'py>, stream: String) -> PyResult<Bound<'py, PyAny>> {
-        let core = self.core.clone();
-        let name = stream.clone();
-        call(py, &self.runtime, async move { core.list_shards(&name).await }, move |py, all| {
-            resources::list(py, all, |py, info| resources::shard(py, &stream, info))
-        })
-    }
-
-    /// The id of the newest record of a shard; its batch is 0 when nothing was appended yet.
-    fn tail_record_id<'py>(
-        &self,
-        py: Python<'py>,
-        stream: String,
-        shard_id: u64,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let core = self.core.clone();
-        let tail = async move { core.tail_record_id(&stream, shard_id).await };
-        call(py, &self.runtime, tail, |py, id| RecordId(id).into_py_any(py))
-    }
-
-    /// Forgets the records of all shards before an offset.
-    fn trim_stream<'py>(
-        &self,
-        py: Python<'py>,
-        stream: String,
-        before: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let before = arguments::offset(py, before)?;
-        let core = self.core.clone();
-        call_none(py, &self.runtime, async move { core.trim_stream(&stream, before).await })
-    }
-
-    /// Forgets the records of a shard before an offset.
-    fn trim_shard<'py>(
-        &self,
-        py: Python<'py>,
-        stream: String,
-        shard_id: u64,
-        before: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let before = arguments::offset(py, before)?;
-        let core = self.core.clone();
-        call_none(py, &self.runtime, async move { core.trim_shard(&stream, shard_id, before).await })
-    }
-
-    /// Forgets, shard by shard, the records before the earliest of the given ones; says where each was trimmed.
-    fn trim_shards<'py>(
-        &self,
-        py: Python<'py>,
-        stream: String,
-        ids: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let ids = ids_argument(ids)?;
-        let core = self.core.clone();
-        call(py, &self.runtime, async move { core.trim_shards(&stream, &ids).await }, |py, points| {
-            let found = PyDict::new(py);
-            for (shard_id, id) in points {
-                found.set_item(shard_id, RecordId(id))?;
-            }
-            found.into_py_any(py)
-        })
-    }
-
-    /// Creates a subscription.
-    #[pyo3(signature = (subscription, stream, **options))]
-    fn create_subscription<'py>(
-        &self,
-        py: Python<'py>,
-        subscription: String,
-        stream: String,
-        options: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let options =
-            arguments::apply(py, SubscriptionOptions::default(), options, SubscriptionOptions::set)?;
-        let core = self.core.clone();
-        let create = async move { core.create_subscription(&subscription, &stream, options).await };
-        call(py, &self.runtime, create, resources::subscription)
-    }
-
-    /// Deletes a subscription; `force` also when it has consumers.
-    #[pyo3(signature = (subscription, *, force = false))]
-    fn delete_subscription<'py>(
-        &self,
-        py: Python<'py>,
-        subscription: String,
-        force: bool,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let core = self.core.clone();
-        call_none(py, &self.runtime, async move { core.delete_subscription(&subscription, force).await })
-    }
-
-    /// Whether there is a subscription of that id.
-    fn subscription_exists<'py>(&self, py: Python<'py>, subscription: String) -> PyResult<Bound<'py, PyAny>> {
-        let core = self.core.clone();
-        call(py, &self.runtime, async move { core.subscription_exists(&subscription).await }, |py, yes| {
-            yes.into_py_any(py)
-        })
-    }
-
-    /// One subscription with its committed checkpoints: by shard, the last batch that is acknowledged with all before.
-    fn get_subscription<'py>(&self, py: Python<'py>, subscription: String) -> PyResult<Bound<'py, PyAny>> {
-        let core = self.core.clone();
-        let get = async move { core.get_subscription(&subscription).await };
-        call(py, &self.runtime, get, |py, (info, checkpoints)| {
-            let by_shard = PyDict::new(py);
-            for (shard_id, batch_id) in checkpoints {
-                by_shard.set_item(shard_id, batch_id)?;
-            }
-            (resources::subscription(py, info)?, by_shard).into_py_any(py)
-        })
-    }
-
-    /// All subscriptions, or those whose id begins with `prefix`.
-    #[pyo3(signature = (*, prefix = None))]
-    fn list_subscriptions<'py>(
-        &self,
-        py: Python<'py>,
-        prefix: Option<String>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let core = self.core.clone();
-        let list = async move {
-            match prefix {
-                Some(prefix) => core.list_subscriptions_with_prefix(&prefix).await,
-                None => core.list_subscriptions().await,
-            }
-        };
-        call(py, &self.runtime, list, |py, all| resources::list(py, all, resources::subscription))
-    }
-
-    /// The consumers attached to a subscription now.
-    fn list_consumers<'py>(&self, py: Python<'py>, subscription: String) -> PyResult<Bound<'py, PyAny>> {
-        let core = self.core.clone();
-        call(py, &self.runtime, async move { core.list_consumers(&subscription).await }, |py, all| {
-            resources::list(py, all, resources::consumer)
-        })
-    }
-
-    /// A producer for a stream, opened by `async with` or `await`.
-    #[pyo3(signature = (stream, **options))]
-    fn producer(
-        &self,
-        py: Python<'_>,
-        stream: &str,
-        options: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Producer> {
-        let builder = arguments::apply(py, self.core.producer(stream), options, ProducerBuilder::set)?;
-        Ok(Producer::new(builder, self.runtime.clone(), stream.to_owned()))
-    }
-
-    /// A consumer of a subscription, started by `async with` or `await`.
-    #[pyo3(signature = (subscription, **options))]
-    fn consumer(
-        &self,
-        py: Python<'_>,
-        subscription: &str,
-        options: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Consumer> {
-        let builder = arguments::apply(py, self.core.consumer(subscription), options, ConsumerBuilder::set)?;
-        Ok(Consumer::new(builder, self.runtime.clone(), subscription.to_owned()))
-    }
-
-    /// A reader of one shard, opened by `async with` or `await`.
-    #[pyo3(signature = (stream, shard_id, **options))]
-    fn shard_reader(
-        &self,
-        py: Python<'_>,
-        stream: &str,
-        shard_id: u64,
-        options: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Reader> {
-        self.reader(py, stream, self.core.shard_reader(stream, shard_id), options)
-    }
-
-    /// A reader of all shards of a stream, opened by `async with` or `await`.
-    #[pyo3(signature = (stream, **options))]
-    fn stream_reader(
-        &self,
-        py: Python<'_>,
-        stream: &str,
-        options: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Reader> {
-        self.reader(py, stream, self.core.stream_reader(stream), options)
-    }
-
-    /// A reader of a stream that has one shard only, opened by `async with` or `await`; the stream's name is enough.
-    #[pyo3(signature = (stream, **options))]
-    fn single_shard_reader(
-        &self,
-        py: Python<'_>,
-        stream: &str,
-        options: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Reader> {
-        self.reader(py, stream, self.core.single_shard_reader(stream), options)
-    }
-
-    /// A reader of the records of one key, opened by `async with` or `await`.
-    #[pyo3(signature = (stream, key, **options))]
-    fn key_reader(
-        &self,
-        py: Python<'_>,
-        stream: &str,
-        key: &str,
-        options: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Reader> {
-        self.reader(py, stream, self.core.key_reader(stream, key), options)
-    }
-
-    /// Counters and gauges of this client by name.
-    fn metrics(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let snapshot = py.detach(|| self.core.metrics());
+    /// Counters and gauges by name over everything made from this client; durations as a tuple of count, and total and longest in
+    /// seconds.
+    fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let core = self.check(py)?;
+        let snapshot = py.detach(|| core.metrics());
         let values = PyDict::new(py);
         for (name, value) in snapshot.counters {
             values.set_item(name, value)?;
@@ -353,27 +155,61 @@ impl Client {
         for (name, value) in snapshot.gauges {
             values.set_item(name, value)?;
         }
-        values.into_py_any(py)
+        for (name, took) in snapshot.durations {
+            values.set_item(name, (took.count, took.total.as_secs_f64(), took.longest.as_secs_f64()))?;
+        }
+        Ok(values)
     }
 
-    /// Closes the client with its producers, consumers and readers; waits at most `timeout` seconds for what is
-    /// in flight. May be called again.
+    /// Whether `close` has finished.
+    #[getter]
+    fn is_closed(&self) -> bool {
+        self.core.is_closed()
+    }
+
+    /// Closes in order: producers flush, consumers hand back their acks, then calls under way end as `ClosedError` and the
+    /// connections go. Takes at most `timeout` seconds. May be called again.
+    ///
+    /// Raises `TimeoutError` when something did not finish in time, or the first error of what had to be flushed. The client is
+    /// closed all the same.
     #[pyo3(signature = (timeout = 30.0))]
     fn close<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
         self.close_within(py, arguments::seconds("timeout", timeout)?)
     }
 
-    fn __aenter__<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let (py, handle) = (slf.py(), slf.clone().unbind());
-        call(py, &slf.get().runtime, async { Ok(()) }, move |_, ()| Ok(handle.into_any()))
+    fn __repr__(&self) -> &'static str {
+        if self.core.is_closed() { "<Client: closed>" } else { "<Client: open>" }
+    }
+}
+
+#[pymethods]
+impl Client {
+    fn __aenter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
+        let (py, opened) = (slf.py(), slf.clone().unbind());
+        slf.as_super().get().caller.call(py, async { Ok(()) }, move |_, ()| Ok(opened.into_any()))
     }
 
     #[pyo3(signature = (*_exception))]
     fn __aexit__<'py>(
-        &self,
-        py: Python<'py>,
+        slf: Bound<'py, Self>,
         _exception: &Bound<'py, PyTuple>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.close_within(py, CLOSE_WAIT)
+        slf.as_super().get().close_within(slf.py(), CLOSE_WAIT)
+    }
+}
+
+#[pymethods]
+impl SyncClient {
+    fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        slf.as_super().get().check(slf.py())?;
+        Ok(slf)
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__<'py>(
+        slf: Bound<'py, Self>,
+        _exception: &Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        slf.as_super().get().close_within(slf.py(), CLOSE_WAIT)
     }
 }

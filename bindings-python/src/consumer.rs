@@ -2,59 +2,99 @@
 
 use crate::{
     arguments,
-    batch::Batch,
-    bridge, errors,
-    record::ids_argument,
-    returned::{self, Returned},
-    runtime,
+    batch::ReceivedBatch,
+    caller::Caller,
+    errors, handle,
+    listener::Listener,
+    record_id, reports,
+    returned::{self, InTransit, Returned},
+    run::{Run, Unasked},
     slot::Slot,
 };
-use hstreamdb::{Consumer as CoreConsumer, ConsumerBuilder, Runtime, StopReport};
-use pyo3::{IntoPyObjectExt, exceptions::PyStopAsyncIteration, prelude::*, types::PyTuple};
+use hstreamdb::{Consumer as CoreConsumer, ConsumerBuilder, RunOptions, StopReport};
+use pyo3::{
+    IntoPyObjectExt,
+    exceptions::{PyStopAsyncIteration, PyStopIteration},
+    prelude::*,
+    sync::PyOnceLock,
+    types::{PyDict, PyTuple},
+};
 use std::{fmt, sync::Arc, time::Duration};
 
-/// How long leaving `async with` waits for acks to be sent.
+/// How long leaving the `with` block waits for acks to be sent.
 const STOP_WAIT: Duration = Duration::from_secs(30);
+/// How a consumer that was never started ends.
+const NOTHING_TO_STOP: StopReport = StopReport { unsent_acks: 0, clean: true, unfinished_handlers: 0 };
 
-/// Receives the batches of one subscription.
-#[pyclass(frozen, module = "hstreamdb")]
-pub struct Consumer {
+/// What consumers of both kinds are made of.
+#[pyclass(frozen, subclass, module = "hstreamdb._native", name = "_Consumer")]
+pub struct ConsumerBase {
     slot: Arc<Slot<ConsumerBuilder, CoreConsumer>>,
     returned: Arc<Returned>,
-    runtime: Arc<Runtime>,
+    caller: Caller,
     subscription: String,
+    on_event: Option<Py<PyAny>>,
 }
 
-impl fmt::Debug for Consumer {
+impl fmt::Debug for ConsumerBase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Consumer").field("subscription", &self.subscription).finish_non_exhaustive()
     }
 }
 
-impl Consumer {
+/// Receives one subscription; started by `async with`, or by awaiting it.
+///
+/// What was delivered and not acknowledged is delivered again. A lost connection is no error: it goes on by itself.
+#[pyclass(frozen, extends = ConsumerBase, module = "hstreamdb")]
+#[derive(Debug)]
+pub struct Consumer;
+
+/// Receives one subscription; started by `with`, or by `start`.
+///
+/// What was delivered and not acknowledged is delivered again. A lost connection is no error: it goes on by itself.
+#[pyclass(frozen, extends = ConsumerBase, module = "hstreamdb.sync")]
+#[derive(Debug)]
+pub struct SyncConsumer;
+
+impl ConsumerBase {
     /// A consumer that has not started yet.
-    pub fn new(builder: ConsumerBuilder, runtime: Arc<Runtime>, subscription: String) -> Self {
-        let slot = Arc::new(Slot::new("consumer", builder));
-        Consumer { slot, returned: Arc::default(), runtime, subscription }
+    pub fn make(
+        py: Python<'_>,
+        builder: ConsumerBuilder,
+        caller: &Caller,
+        subscription: &str,
+        on_event: Option<Py<PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        let base = ConsumerBase {
+            slot: Arc::new(Slot::new("consumer", builder)),
+            returned: Arc::default(),
+            caller: caller.clone(),
+            subscription: subscription.to_owned(),
+            on_event,
+        };
+        handle::make(py, base, caller, Consumer, SyncConsumer)
     }
 
     fn core(&self, py: Python<'_>) -> PyResult<CoreConsumer> {
-        runtime::check(py, &self.runtime)?;
+        self.caller.check(py)?;
         self.slot.get().map_err(|error| errors::raise(py, &error))
     }
 
-    fn pull<'py>(&self, py: Python<'py>, iterating: bool) -> PyResult<Bound<'py, PyAny>> {
+    fn pull<'py>(
+        &self,
+        py: Python<'py>,
+        at_end: fn(Python<'_>) -> PyResult<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let consumer = self.core(py)?;
         let acks_to = consumer.clone();
         let next = self.returned.clone().next(move || {
             let consumer = consumer.clone();
             async move { consumer.next_batch().await }
         });
-        bridge::call(py, &self.runtime, next, move |py, arrived| {
-            match arrived.map(|item| item.take(py)).transpose()?.flatten() {
-                Some(batch) => Batch::new(batch, Some(acks_to)).into_py_any(py),
-                None if iterating => Err(PyStopAsyncIteration::new_err(())),
-                None => Ok(py.None()),
+        self.caller.call(py, next, move |py, arrived: Option<InTransit>| {
+            match arrived.map(|item| item.take(py)).transpose()?.and_then(|mut batches| batches.pop()) {
+                Some(batch) => ReceivedBatch::new(batch, Some(acks_to)).into_py_any(py),
+                None => at_end(py),
             }
         })
     }
@@ -63,69 +103,213 @@ impl Consumer {
         &self,
         py: Python<'py>,
         timeout: Duration,
-        convert: impl FnOnce(Python<'_>, Option<StopReport>) -> PyResult<Py<PyAny>> + Send + 'static,
+        convert: impl FnOnce(Python<'_>, StopReport) -> PyResult<Py<PyAny>> + Send + 'static,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (slot, returned) = (self.slot.clone(), self.returned.clone());
         let stop = async move {
             returned.close();
             match slot.closing() {
-                Some(consumer) => consumer.stop(timeout).await.map(Some),
-                None => Ok(None),
+                Some(consumer) => consumer.stop(timeout).await,
+                None => Ok(NOTHING_TO_STOP),
             }
         };
-        bridge::call(py, &self.runtime, stop, convert)
+        self.caller.call(py, stop, convert)
+    }
+
+    /// Calls `hstreamdb._handlers`, which runs handlers of the application.
+    fn run_with<'py>(
+        slf: &Bound<'py, Self>,
+        function: &str,
+        handler: &Bound<'py, PyAny>,
+        on_failure: Option<&Bound<'py, PyAny>>,
+        with_context: bool,
+        options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        static RUN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        static RUN_SYNC: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let (py, this) = (slf.py(), slf.get());
+        let consumer = this.core(py)?;
+        let run_options = arguments::apply(py, RunOptions::new(), options, RunOptions::set)?;
+        let concurrency = match options.map(|options| options.get_item("concurrency")).transpose()?.flatten() {
+            Some(concurrency) if !concurrency.is_none() => concurrency.extract()?,
+            _ => 1_usize,
+        };
+        let records = function == "run_records";
+        let on_failure = on_failure.filter(|function| !function.is_none());
+        let asked = on_failure.map(|_| Unasked::new(options)).transpose()?;
+        let run = Run::start(py, consumer, run_options, records, asked, &this.caller)?;
+        let driver = if this.caller.is_blocking() {
+            RUN_SYNC.import(py, "hstreamdb._handlers", "run_sync")?
+        } else {
+            RUN.import(py, "hstreamdb._handlers", "run")?
+        };
+        driver.call1((run, handler, on_failure, with_context, concurrency))
     }
 }
 
 #[pymethods]
-impl Consumer {
+impl ConsumerBase {
     /// Id of the subscription.
     #[getter]
     fn subscription(&self) -> &str {
         &self.subscription
     }
 
-    /// Name under which the server knows this consumer.
+    /// Name under which the server knows this consumer; may get a suffix when the name stays taken.
     #[getter]
     fn name(&self, py: Python<'_>) -> PyResult<String> {
         Ok(self.core(py)?.name())
     }
 
-    /// Where it is in its life, such as `"connected"`.
+    /// Where it is in its life: `"connecting"`, `"connected"`, `"reconnecting"`, `"stopping"` or `"closed"`.
     #[getter]
     fn state(&self, py: Python<'_>) -> PyResult<&'static str> {
         Ok(self.core(py)?.state().name())
     }
 
-    /// Starts receiving. `async with` and `await` do this.
+    /// Its counters: a `ConsumerStats`.
+    #[getter]
+    fn stats(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let consumer = self.core(py)?;
+        reports::consumer_stats(py, py.detach(|| consumer.stats()))
+    }
+
+    /// Starts receiving and gives the consumer back, when it is attached or after the request timeout; it goes on trying then.
+    ///
+    /// Raises `NotFoundError` for an unknown subscription, `InvalidArgumentError` for a name that is none,
+    /// `UnauthenticatedError`, `ClosedError`.
     fn start(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
         let py = slf.py();
         let this = slf.get();
-        runtime::check(py, &this.runtime)?;
-        let builder = this.slot.begin().map_err(|error| errors::raise(py, &error))?;
+        this.caller.check(py)?;
+        let mut builder = this.slot.begin().map_err(|error| errors::raise(py, &error))?;
+        if let Some(callback) = &this.on_event {
+            let listener = Listener::new(py, callback.clone_ref(py), "on_event", &this.caller)?;
+            builder = builder.on_event(move |event| {
+                let event = event.clone();
+                listener.tell(move |py| reports::consumer_event(py, &event));
+            });
+        }
         let slot = this.slot.clone();
-        let handle = slf.clone().unbind();
-        bridge::call(py, &this.runtime, async move { builder.start().await }, move |py, consumer| {
+        let opened = slf.clone().unbind();
+        this.caller.call(py, async move { builder.start().await }, move |py, consumer| {
             slot.opened(consumer).map_err(|error| errors::raise(py, &error))?;
-            Ok(handle.into_any())
+            Ok(opened.into_any())
         })
     }
 
+    /// The next batch, or `None` after `stop`. Cancelling it, or a timeout around it, loses nothing.
+    ///
+    /// Raises, once and after what had been received, what ended the consumer: `NotFoundError`, `FailedPreconditionError` when the
+    /// subscription is deleted, `UnauthenticatedError`, `InvalidArgumentError`.
+    fn next_batch(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
+        let py = slf.py();
+        if slf.get().caller.is_blocking() {
+            return slf.get().pull(py, |py| Ok(py.None()));
+        }
+        returned::arrive(slf.as_any(), false)
+    }
+
+    fn _pull<'py>(&self, py: Python<'py>, iterating: bool) -> PyResult<Bound<'py, PyAny>> {
+        self.pull(py, if iterating { |_| Err(PyStopAsyncIteration::new_err(())) } else { |py| Ok(py.None()) })
+    }
+
+    fn _took(&self, _value: &Bound<'_, PyAny>) {}
+
+    fn _put_back(&self, value: &Bound<'_, PyAny>) {
+        self.returned.put_back(value);
+    }
+
+    /// Gives every batch to `handler`, a coroutine function or a plain one, and acknowledges it when that returns. Ends when
+    /// the consumer does.
+    ///
+    /// Options are those of scope `handler`: `concurrency` (1), `ordered` (true), `retries` (0), `on_error` (`"skip"`: left
+    /// unacknowledged, to come again), `on_unreadable`, `stop_timeout_ms`, … With `with_context` the handler gets a
+    /// `HandlerContext` as its second argument. `on_failure` is asked about every failure of the handler, with a
+    /// `HandlerFailure`, and says `"skip"`, `"acknowledge"`, `"stop"` or after how many seconds to try again.
+    ///
+    /// With `hstreamdb.sync` handlers run in the calling thread, or in as many threads as `concurrency` says.
+    ///
+    /// Raises what ended the consumer; `ClosedError` with the handler's exception as its cause when a failure stopped it.
+    #[pyo3(signature = (handler, *, on_failure = None, with_context = false, **options))]
+    fn run<'py>(
+        slf: Bound<'py, Self>,
+        handler: &Bound<'py, PyAny>,
+        on_failure: Option<&Bound<'py, PyAny>>,
+        with_context: bool,
+        options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Self::run_with(&slf, "run", handler, on_failure, with_context, options)
+    }
+
+    /// Gives every record to `handler`, those of a batch one after the other, and acknowledges each when that returns. All of `run`
+    /// holds; `expect` (`"raw"`, `"hrecord"`) makes records of the other kind failures.
+    #[pyo3(signature = (handler, *, on_failure = None, with_context = false, **options))]
+    fn run_records<'py>(
+        slf: Bound<'py, Self>,
+        handler: &Bound<'py, PyAny>,
+        on_failure: Option<&Bound<'py, PyAny>>,
+        with_context: bool,
+        options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Self::run_with(&slf, "run_records", handler, on_failure, with_context, options)
+    }
+
+    /// Acknowledges records by id: one, or any iterable. Never waits.
+    ///
+    /// Raises `ClosedError` after the consumer has stopped, `OverloadedError` when about 100 000 ranges wait for a connection;
+    /// none is taken then.
+    fn ack(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<()> {
+        let consumer = self.core(py)?;
+        let ids = record_id::list_argument(ids)?;
+        py.detach(|| consumer.ack(&ids)).map_err(|error| errors::raise(py, &error))
+    }
+
+    /// Waits until every ack made so far was sent. The wire has no answer to an ack; only a clean `stop` tells that the server
+    /// has read them.
+    ///
+    /// Raises `ClosedError` when the consumer ends before that.
+    fn flush_acks<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let consumer = self.core(py)?;
+        self.caller.call_none(py, async move { consumer.flush_acks().await })
+    }
+
+    /// Ends delivery: nothing more is received, while acks still go out. For handlers to finish before `stop`.
+    fn stop_delivery(&self, py: Python<'_>) -> PyResult<()> {
+        let consumer = self.core(py)?;
+        self.returned.close();
+        py.detach(|| consumer.stop_delivery());
+        Ok(())
+    }
+
+    /// Ends delivery, waits at most `timeout` seconds until handlers have ended and the acks are sent, and gives a `StopReport`.
+    /// May be called again, but not from a handler.
+    #[pyo3(signature = (timeout = 30.0))]
+    fn stop<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
+        self.stop_with(py, arguments::seconds("timeout", timeout)?, reports::stop)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Consumer of subscription {:?}>", self.subscription)
+    }
+}
+
+#[pymethods]
+impl Consumer {
     fn __await__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
-        Self::start(slf)?.call_method0("__await__")
+        ConsumerBase::start(slf.into_super())?.call_method0("__await__")
     }
 
     fn __aenter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
-        Self::start(slf)
+        ConsumerBase::start(slf.into_super())
     }
 
     #[pyo3(signature = (*_exception))]
     fn __aexit__<'py>(
-        &self,
-        py: Python<'py>,
+        slf: Bound<'py, Self>,
         _exception: &Bound<'py, PyTuple>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.stop_with(py, STOP_WAIT, |py, _| Ok(py.None()))
+        slf.as_super().get().stop_with(slf.py(), STOP_WAIT, |py, _| Ok(py.None()))
     }
 
     fn __aiter__(slf: Py<Self>) -> Py<Self> {
@@ -135,45 +319,27 @@ impl Consumer {
     fn __anext__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
         returned::arrive(slf.as_any(), true)
     }
+}
 
-    /// The next batch, or `None` at the end. Cancelling it (`asyncio.wait_for`) loses nothing.
-    fn next_batch(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
-        returned::arrive(slf.as_any(), false)
+#[pymethods]
+impl SyncConsumer {
+    fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
+        ConsumerBase::start(slf.into_super())
     }
 
-    fn _pull<'py>(&self, py: Python<'py>, iterating: bool) -> PyResult<Bound<'py, PyAny>> {
-        self.pull(py, iterating)
+    #[pyo3(signature = (*_exception))]
+    fn __exit__<'py>(
+        slf: Bound<'py, Self>,
+        _exception: &Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        slf.as_super().get().stop_with(slf.py(), STOP_WAIT, |py, _| Ok(py.None()))
     }
 
-    fn _put_back(&self, value: &Bound<'_, PyAny>) {
-        self.returned.put_back(value);
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
     }
 
-    /// Acknowledges records by id: one, or any iterable. Never waits.
-    fn ack(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<()> {
-        let consumer = self.core(py)?;
-        let ids = ids_argument(ids)?;
-        py.detach(|| consumer.ack(&ids)).map_err(|error| errors::raise(py, &error))
-    }
-
-    /// Waits until every ack made so far was sent.
-    fn flush_acks<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let consumer = self.core(py)?;
-        bridge::call_none(py, &self.runtime, async move { consumer.flush_acks().await })
-    }
-
-    /// Ends delivery and waits at most `timeout` seconds until the acks are sent. May be called again.
-    #[pyo3(signature = (timeout = 30.0))]
-    fn stop<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
-        let timeout = arguments::seconds("timeout", timeout)?;
-        self.stop_with(py, timeout, |py, report| {
-            let (unsent_acks, clean) = report.map_or((0, true), |report| (report.unsent_acks, report.clean));
-            let class = py.import("hstreamdb.reports")?.getattr("StopReport")?;
-            class.call1((unsent_acks, clean)).map(Bound::unbind)
-        })
-    }
-
-    fn __repr__(&self) -> String {
-        format!("<Consumer of subscription {:?}>", self.subscription)
+    fn __next__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
+        slf.as_super().get().pull(slf.py(), |_| Err(PyStopIteration::new_err(())))
     }
 }

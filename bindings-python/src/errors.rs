@@ -1,13 +1,13 @@
 //! One exception class per error kind of the core, all below `HStreamError`, made from the core's own table.
 
-use hstreamdb::{Error, ErrorKind};
+use hstreamdb::{Error, ErrorKind, FailureAction};
 use pyo3::{
     exceptions::PyException,
     prelude::*,
     sync::PyOnceLock,
     types::{PyDict, PyType},
 };
-use std::ffi::CString;
+use std::{error::Error as StdError, ffi::CString, fmt};
 
 struct Tree {
     base: Py<PyType>,
@@ -27,6 +27,7 @@ fn tree(py: Python<'_>) -> PyResult<&Tree> {
             defaults.set_item(name, py.None())?;
         }
         defaults.set_item("ids", py.None())?;
+        defaults.set_item("tries", 0)?;
         defaults.set_item("retryable", false)?;
         defaults.set_item("may_have_been_applied", false)?;
         // `new_type` lets go of the dict before it is used, so a second reference has to outlive the call.
@@ -69,6 +70,49 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("ERROR_CLASSES", classes)
 }
 
+/// An exception of the application's code on its way through the core; it comes out as the cause of the core's error.
+pub struct Raised {
+    exception: PyErr,
+    text: String,
+    /// What the application wants done about it, where it was asked.
+    pub action: Option<FailureAction>,
+}
+
+impl Raised {
+    /// From an exception.
+    pub fn new(py: Python<'_>, exception: PyErr, action: Option<FailureAction>) -> Self {
+        let name = exception.get_type(py).name().map_or_else(|_| "Exception".into(), |name| name.to_string());
+        let text = format!("{name}: {}", exception.value(py));
+        Raised { exception, text, action }
+    }
+
+    /// The one that an error of the core rests on.
+    pub fn of(error: &Error) -> Option<&Raised> {
+        let mut source = error.source();
+        while let Some(found) = source {
+            if let Some(raised) = found.downcast_ref() {
+                return Some(raised);
+            }
+            source = found.source();
+        }
+        None
+    }
+}
+
+impl fmt::Debug for Raised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Raised").field("text", &self.text).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Raised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl StdError for Raised {}
+
 /// The exception for an error of the core.
 pub fn raise(py: Python<'_>, error: &Error) -> PyErr {
     exception(py, error).unwrap_or_else(|problem| problem)
@@ -90,10 +134,15 @@ fn exception(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
     instance.setattr("code", error.code())?;
     instance.setattr("message", error.message())?;
     instance.setattr("node", error.node())?;
+    instance.setattr("tries", error.tries())?;
     instance.setattr("retryable", error.is_retryable())?;
     instance.setattr("may_have_been_applied", error.may_have_been_applied())?;
     if let Some(json) = error.extra_json() {
         instance.setattr("extra", py.import("json")?.call_method1("loads", (json,))?)?;
     }
-    Ok(PyErr::from_value(instance))
+    let exception = PyErr::from_value(instance);
+    if let Some(raised) = Raised::of(error) {
+        exception.set_cause(py, Some(raised.exception.clone_ref(py)));
+    }
+    Ok(exception)
 }

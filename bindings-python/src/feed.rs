@@ -187,8 +187,13 @@ impl Feed {
         }
     }
 
+    /// Whether appends wait for room.
+    pub fn is_waiting(&self) -> bool {
+        self.state().running
+    }
+
     /// Resolves when everything appended before was handed over.
-    async fn handed_over(&self) {
+    pub async fn handed_over(&self) {
         let reached = {
             let mut state = self.state();
             if !state.running {
@@ -206,6 +211,12 @@ impl Feed {
     pub async fn flush(&self) -> Result<()> {
         self.handed_over().await;
         self.producer.flush().await
+    }
+
+    /// The same for the shard of one key.
+    pub async fn flush_key(&self, key: &str) -> Result<()> {
+        self.handed_over().await;
+        self.producer.flush_key(key).await
     }
 
     /// Takes no more, waits within the time for what was taken, fails the rest.

@@ -5,7 +5,11 @@
 
 use pyo3::prelude::*;
 use std::{
-    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    thread::{self, ThreadId},
     time::{Duration, Instant},
 };
 
@@ -15,6 +19,9 @@ static STATE: AtomicUsize = AtomicUsize::new(0);
 const SHUT: usize = 1 << (usize::BITS - 1);
 /// Longer than any thread of ours stays inside; only a debugger or a stopped machine exceeds it.
 const SHUT_WAIT: Duration = Duration::from_secs(10);
+
+/// The thread that leaves; it alone may still run Python.
+static LEAVING: OnceLock<ThreadId> = OnceLock::new();
 
 struct Inside;
 
@@ -40,13 +47,24 @@ pub fn is_shut() -> bool {
     STATE.load(SeqCst) & SHUT != 0
 }
 
+/// Never returns for a thread of Python that is detached while another one leaves the interpreter: going back in is what
+/// CPython ends such threads for, or crashes at. Only daemon threads are left at that time, and nobody waits for those.
+pub fn stay_out_if_leaving() {
+    if is_shut() && LEAVING.get().is_some_and(|leaving| *leaving != thread::current().id()) {
+        loop {
+            thread::park();
+        }
+    }
+}
+
 /// Lets nobody in any more and waits, bounded, until everybody is out.
 pub fn shut(py: Python<'_>) {
+    LEAVING.get_or_init(|| thread::current().id());
     STATE.fetch_or(SHUT, SeqCst);
     py.detach(|| {
         let deadline = Instant::now() + SHUT_WAIT;
         while STATE.load(SeqCst) != SHUT && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_micros(200));
+            thread::sleep(Duration::from_micros(200));
         }
     });
 }

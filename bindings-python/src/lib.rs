@@ -3,18 +3,31 @@
 
 mod arguments;
 mod batch;
+mod blocking;
 mod bridge;
+mod caller;
 mod client;
 mod consumer;
 mod errors;
+mod events;
 mod feed;
 mod gate;
+mod handle;
+mod listener;
+mod logs;
 mod options;
+mod polled_reader;
+mod position;
 mod producer;
+mod providers;
 mod reader;
+mod receipt;
 mod record;
+mod record_id;
+mod reports;
 mod resources;
 mod returned;
+mod run;
 mod runtime;
 mod slot;
 
@@ -26,13 +39,19 @@ mod _native {
 
     #[pymodule_export]
     use super::{
-        batch::Batch,
-        client::{Client, connect},
-        consumer::Consumer,
-        options::option_table,
-        producer::Producer,
-        reader::Reader,
-        record::{Record, RecordId},
+        batch::ReceivedBatch,
+        client::{_connect_sync, Client, SyncClient, connect, stat_table},
+        consumer::{Consumer, SyncConsumer},
+        events::{Events, SyncEvents},
+        options::{metric_table, option_table, plain_row},
+        polled_reader::{PolledReader, SyncPolledReader},
+        position::StreamPosition,
+        producer::{Producer, SyncProducer},
+        reader::{Reader, SyncReader},
+        receipt::Receipt,
+        record::ReceivedRecord,
+        record_id::_parse_record_id,
+        run::HandlerContext,
     };
 
     #[pymodule_init]

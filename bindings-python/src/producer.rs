@@ -1,47 +1,74 @@
 //! Producers.
 
 use crate::{
-    arguments::{self, Keys},
+    arguments,
+    blocking::Meeting,
     bridge::{self, Promise},
+    caller::Caller,
     errors,
     feed::Feed,
-    record::RecordId,
-    runtime,
+    handle,
+    listener::Listener,
+    receipt::{Convert, Receipt, all_ids, only_id},
+    reports,
     slot::Slot,
 };
-use hstreamdb::{AppendOutcome, CancelToken, CloseReport, ProducerBuilder, RecordBatch, Runtime};
+use hstreamdb::{CancelToken, CloseReport, Completion, ProducerBuilder, RecordBatch};
 use pyo3::{
     IntoPyObjectExt,
     prelude::*,
-    types::{PyList, PyString},
+    types::{PyString, PyTuple},
 };
 use std::{fmt, sync::Arc, time::Duration};
 
-/// How long leaving `async with` waits for what is in flight.
+/// How long leaving the `with` block waits for what is in flight.
 const CLOSE_WAIT: Duration = Duration::from_secs(30);
 
-/// Appends records to one stream.
-#[pyclass(frozen, module = "hstreamdb")]
-pub struct Producer {
+/// What producers of both kinds are made of.
+#[pyclass(frozen, subclass, module = "hstreamdb._native", name = "_Producer")]
+pub struct ProducerBase {
     slot: Arc<Slot<ProducerBuilder, Arc<Feed>>>,
-    runtime: Arc<Runtime>,
+    caller: Caller,
     stream: String,
+    on_batch: Option<Py<PyAny>>,
 }
 
-impl fmt::Debug for Producer {
+impl fmt::Debug for ProducerBase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Producer").field("stream", &self.stream).finish_non_exhaustive()
     }
 }
 
-impl Producer {
+/// Appends to one stream; opened by `async with`, or by awaiting it.
+#[pyclass(frozen, extends = ProducerBase, module = "hstreamdb")]
+#[derive(Debug)]
+pub struct Producer;
+
+/// Appends to one stream; opened by `with`, or by `open`.
+#[pyclass(frozen, extends = ProducerBase, module = "hstreamdb.sync")]
+#[derive(Debug)]
+pub struct SyncProducer;
+
+impl ProducerBase {
     /// A producer that is not open yet.
-    pub fn new(builder: ProducerBuilder, runtime: Arc<Runtime>, stream: String) -> Self {
-        Producer { slot: Arc::new(Slot::new("producer", builder)), runtime, stream }
+    pub fn make(
+        py: Python<'_>,
+        builder: ProducerBuilder,
+        caller: &Caller,
+        stream: &str,
+        on_batch: Option<Py<PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        let base = ProducerBase {
+            slot: Arc::new(Slot::new("producer", builder)),
+            caller: caller.clone(),
+            stream: stream.to_owned(),
+            on_batch,
+        };
+        handle::make(py, base, caller, Producer, SyncProducer)
     }
 
     fn feed(&self, py: Python<'_>) -> PyResult<Arc<Feed>> {
-        runtime::check(py, &self.runtime)?;
+        self.caller.check(py)?;
         self.slot.get().map_err(|error| errors::raise(py, &error))
     }
 
@@ -49,28 +76,40 @@ impl Producer {
         &self,
         py: Python<'py>,
         timeout: Duration,
-        convert: impl FnOnce(Python<'_>, Option<CloseReport>) -> PyResult<Py<PyAny>> + Send + 'static,
+        convert: impl FnOnce(Python<'_>, CloseReport) -> PyResult<Py<PyAny>> + Send + 'static,
     ) -> PyResult<Bound<'py, PyAny>> {
         let slot = self.slot.clone();
         let close = async move {
             match slot.closing() {
-                Some(feed) => feed.close(timeout).await.map(Some),
-                None => Ok(None),
+                Some(feed) => feed.close(timeout).await,
+                None => Ok(CloseReport::default()),
             }
         };
-        bridge::call(py, &self.runtime, close, convert)
+        self.caller.call(py, close, convert)
     }
 
-    /// Hands a batch over in call order and gives the future of what `convert` makes of its outcome.
+    /// Hands a batch over in call order and gives an awaitable of what `convert` makes of its outcome, or that itself.
     fn submit<'py>(
         &self,
         py: Python<'py>,
         batch: RecordBatch,
-        convert: impl FnOnce(Python<'_>, AppendOutcome) -> PyResult<Py<PyAny>> + Send + 'static,
+        convert: Convert,
     ) -> PyResult<Bound<'py, PyAny>> {
         let feed = self.feed(py)?;
-        let (promise, awaitable) = Promise::new(py)?;
         let cancel = CancelToken::new();
+        if self.caller.is_blocking() {
+            let (receipt, done) = receipt(convert);
+            py.detach(|| feed.append(batch, done, cancel.clone()));
+            let waited = receipt.wait(py, None);
+            if waited.is_err() {
+                py.detach(|| cancel.cancel());
+            }
+            return match waited? {
+                Ok(value) => Ok(value.clone_ref(py).into_bound(py)),
+                Err(error) => Err(error.clone_ref(py)),
+            };
+        }
+        let (promise, awaitable) = Promise::new(py)?;
         bridge::cancel_with(&awaitable, &cancel)?;
         py.detach(|| {
             let done = Box::new(move |outcome| promise.resolve(move |py| convert(py, outcome)));
@@ -78,68 +117,99 @@ impl Producer {
         });
         Ok(awaitable)
     }
+
+    /// For a thread that does not wait for the outcome, but for room.
+    fn submit_with_receipt(&self, py: Python<'_>, batch: RecordBatch, convert: Convert) -> PyResult<Receipt> {
+        let feed = self.feed(py)?;
+        if py.detach(|| feed.is_waiting()) {
+            let before = feed.clone();
+            self.caller.call_none(py, async move {
+                before.handed_over().await;
+                Ok(())
+            })?;
+        }
+        let (receipt, done) = receipt(convert);
+        py.detach(|| feed.append(batch, done, CancelToken::new()));
+        Ok(receipt)
+    }
+}
+
+fn receipt(convert: Convert) -> (Receipt, Completion) {
+    let outcome = Arc::new(Meeting::default());
+    let receipt = Receipt::new(outcome.clone(), convert);
+    (receipt, Box::new(move |resolved| outcome.put(resolved)))
 }
 
 #[pymethods]
-impl Producer {
+impl ProducerBase {
     /// Name of the stream.
     #[getter]
     fn stream(&self) -> &str {
         &self.stream
     }
 
-    /// Opens the producer: looks the shards up. `async with` and `await` do this.
+    /// Opens the producer and gives it back: looks the shards up.
+    ///
+    /// Raises `NotFoundError` for an unknown stream, `UnavailableError`, `TimeoutError`, `ClosedError`.
     fn open(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
         let py = slf.py();
         let this = slf.get();
-        runtime::check(py, &this.runtime)?;
-        let builder = this.slot.begin().map_err(|error| errors::raise(py, &error))?;
-        let (slot, runtime) = (this.slot.clone(), this.runtime.clone());
-        let handle = slf.clone().unbind();
-        bridge::call(py, &this.runtime, async move { builder.build().await }, move |py, producer| {
+        this.caller.check(py)?;
+        let mut builder = this.slot.begin().map_err(|error| errors::raise(py, &error))?;
+        if let Some(callback) = &this.on_batch {
+            let listener = Listener::new(py, callback.clone_ref(py), "on_batch", &this.caller)?;
+            builder = builder.on_batch(move |report| {
+                let report = reports::Batch::of(report);
+                listener.tell(move |py| report.to_python(py));
+            });
+        }
+        let (slot, runtime) = (this.slot.clone(), this.caller.runtime().clone());
+        let opened = slf.clone().unbind();
+        this.caller.call(py, async move { builder.build().await }, move |py, producer| {
             slot.opened(Feed::new(producer, runtime)).map_err(|error| errors::raise(py, &error))?;
-            Ok(handle.into_any())
+            Ok(opened.into_any())
         })
     }
 
-    fn __await__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
-        Self::open(slf)?.call_method0("__await__")
-    }
-
-    fn __aenter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
-        Self::open(slf)
-    }
-
-    #[pyo3(signature = (*_exception))]
-    fn __aexit__<'py>(
-        &self,
-        py: Python<'py>,
-        _exception: &Bound<'py, pyo3::types::PyTuple>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        self.close_with(py, CLOSE_WAIT, |py, _| Ok(py.None()))
-    }
-
-    /// Appends one record; the future gives its id once it is stored.
-    #[pyo3(signature = (payload, key = None))]
+    /// Appends one record and gives its id once it is stored. `payload`: bytes-like and text are raw, a dict is a structured
+    /// record. `attributes`: texts stored beside it.
+    ///
+    /// The order of calls is the order within a shard. Cancelling takes back what still waits for room; what was sent is stored
+    /// all the same.
+    ///
+    /// Raises `InvalidArgumentError` (code 207) for a record that is too large, `OverloadedError` when there is no room,
+    /// `OutcomeUnknownError` when it may be stored and nobody can say, `NotFoundError` when the stream is gone, `TimeoutError`
+    /// after `delivery_timeout_ms`, `ClosedError`.
+    #[pyo3(signature = (payload, key = None, attributes = None))]
     fn append<'py>(
         &self,
         py: Python<'py>,
         payload: &Bound<'py, PyAny>,
         key: Option<&Bound<'py, PyString>>,
+        attributes: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.submit(py, one(payload, key)?, only_id)
+        self.submit(py, arguments::single(payload, key, attributes)?, only_id)
     }
 
-    /// Like `append`, but raises `OverloadedError` at once where that would wait for room.
-    #[pyo3(signature = (payload, key = None))]
+    /// Like `append`, but raises `OverloadedError` at once where that would wait for room. With `hstreamdb.sync` it does not wait for
+    /// the outcome either: it gives a `Receipt`.
+    #[pyo3(signature = (payload, key = None, attributes = None))]
     fn append_nowait<'py>(
         &self,
         py: Python<'py>,
         payload: &Bound<'py, PyAny>,
         key: Option<&Bound<'py, PyString>>,
+        attributes: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let batch = one(payload, key)?;
+        let batch = arguments::single(payload, key, attributes)?;
         let feed = self.feed(py)?;
+        if self.caller.is_blocking() {
+            let (receipt, done) = receipt(only_id);
+            return match py.detach(|| feed.append_now(batch, done)) {
+                Ok(()) => receipt.into_bound_py_any(py),
+                Err((error, _)) => Err(errors::raise(py, &error)),
+            };
+        }
         let (promise, awaitable) = Promise::new(py)?;
         let done = Box::new(move |outcome| promise.resolve(move |py| only_id(py, outcome)));
         if let Err((error, done)) = py.detach(|| feed.append_now(batch, done)) {
@@ -151,42 +221,50 @@ impl Producer {
         Ok(awaitable)
     }
 
-    /// Appends many records in order; the future gives their ids once all are stored.
-    #[pyo3(signature = (payloads, keys = None))]
+    /// Appends many records in order and gives the list of their ids once all are stored. `keys`: one per payload, one text for
+    /// all, or none; `attributes`: one mapping per payload, one for all, or none.
+    ///
+    /// The fast way: one call for all of them. If some records fail, the error of the first carries `ids` (what was stored all the
+    /// same, else `None`) and `errors`, a list of `(start, end, error)`; otherwise raises as `append` does.
+    #[pyo3(signature = (payloads, keys = None, attributes = None))]
     fn append_many<'py>(
         &self,
         py: Python<'py>,
         payloads: &Bound<'py, PyAny>,
         keys: Option<&Bound<'py, PyAny>>,
+        attributes: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let batch = arguments::batch(payloads, &Keys::from_argument(keys)?)?;
-        self.submit(py, batch, all_ids)
+        self.submit(py, arguments::batch(payloads, keys, attributes)?, all_ids)
     }
 
-    /// Waits until everything appended before is stored or failed; raises the first failure.
+    /// Sends what waits in open batches, and waits until everything appended before is stored or has failed; raises the first
+    /// failure.
     fn flush<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let feed = self.feed(py)?;
-        bridge::call_none(py, &self.runtime, async move { feed.flush().await })
+        self.caller.call_none(py, async move { feed.flush().await })
     }
 
-    /// Waits at most `timeout` seconds for what is in flight, then fails the rest. May be called again.
+    /// The same for the shard of one key; other shards go on collecting.
+    ///
+    /// Raises the first failure, or `RoutingError` when no shard takes the key.
+    fn flush_key<'py>(&self, py: Python<'py>, key: String) -> PyResult<Bound<'py, PyAny>> {
+        let feed = self.feed(py)?;
+        self.caller.call_none(py, async move { feed.flush_key(&key).await })
+    }
+
+    /// Takes nothing more, waits at most `timeout` seconds for what is in flight, gives up the rest, and gives a `CloseReport`.
+    /// May be called again.
     #[pyo3(signature = (timeout = 30.0))]
     fn close<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
-        let timeout = arguments::seconds("timeout", timeout)?;
-        self.close_with(py, timeout, |py, report| {
-            let (acknowledged, failed, unresolved) =
-                report.map_or((0, 0, 0), |report| (report.acknowledged, report.failed, report.unresolved));
-            let class = py.import("hstreamdb.reports")?.getattr("CloseReport")?;
-            class.call1((acknowledged, failed, unresolved)).map(Bound::unbind)
-        })
+        self.close_with(py, arguments::seconds("timeout", timeout)?, reports::close)
     }
 
-    /// Records and payload bytes that are not resolved yet.
+    /// Records and payload bytes that are not resolved yet: a `Pending`.
     #[getter]
-    fn pending<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    fn pending(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let feed = self.feed(py)?;
         let (records, bytes) = py.detach(|| feed.pending());
-        py.import("hstreamdb.reports")?.getattr("Pending")?.call1((records, bytes))
+        reports::pending(py, records, bytes)
     }
 
     fn __repr__(&self) -> String {
@@ -194,52 +272,60 @@ impl Producer {
     }
 }
 
-fn one(payload: &Bound<'_, PyAny>, key: Option<&Bound<'_, PyString>>) -> PyResult<RecordBatch> {
-    let mut batch = RecordBatch::with_capacity(1, 0);
-    match key {
-        Some(key) => arguments::push(&mut batch, &key.to_cow()?, payload)?,
-        None => arguments::push(&mut batch, "", payload)?,
+#[pymethods]
+impl Producer {
+    fn __await__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
+        ProducerBase::open(slf.into_super())?.call_method0("__await__")
     }
-    Ok(batch)
+
+    fn __aenter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
+        ProducerBase::open(slf.into_super())
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __aexit__<'py>(
+        slf: Bound<'py, Self>,
+        _exception: &Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        slf.as_super().get().close_with(slf.py(), CLOSE_WAIT, |py, _| Ok(py.None()))
+    }
 }
 
-fn only_id(py: Python<'_>, outcome: AppendOutcome) -> PyResult<Py<PyAny>> {
-    if let Some(Some(id)) = outcome.ids.first() {
-        return RecordId(*id).into_py_any(py);
+#[pymethods]
+impl SyncProducer {
+    /// Appends one record without waiting for its outcome, but for room: gives a `Receipt`. Many of them share a batch.
+    #[pyo3(signature = (payload, key = None, attributes = None))]
+    fn submit<'py>(
+        slf: Bound<'py, Self>,
+        payload: &Bound<'py, PyAny>,
+        key: Option<&Bound<'py, PyString>>,
+        attributes: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Receipt> {
+        let batch = arguments::single(payload, key, attributes)?;
+        slf.as_super().get().submit_with_receipt(slf.py(), batch, only_id)
     }
-    match outcome.into_result() {
-        Err(error) => Err(errors::raise(py, &error)),
-        Ok(_) => Err(no_outcome(py)),
-    }
-}
 
-/// The list of ids; or the first error, which carries the ids of the records that were stored all the same
-/// (`ids`, with `None` for the others) and every failed range (`errors`).
-fn all_ids(py: Python<'_>, outcome: AppendOutcome) -> PyResult<Py<PyAny>> {
-    if outcome.errors.is_empty() {
-        let ids: Option<Vec<RecordId>> = outcome.ids.iter().map(|id| id.map(RecordId)).collect();
-        return match ids {
-            Some(ids) => PyList::new(py, ids)?.into_py_any(py),
-            None => Err(no_outcome(py)),
-        };
+    /// The same for many records; the receipt's result is the list of their ids.
+    #[pyo3(signature = (payloads, keys = None, attributes = None))]
+    fn submit_many<'py>(
+        slf: Bound<'py, Self>,
+        payloads: &Bound<'py, PyAny>,
+        keys: Option<&Bound<'py, PyAny>>,
+        attributes: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Receipt> {
+        let batch = arguments::batch(payloads, keys, attributes)?;
+        slf.as_super().get().submit_with_receipt(slf.py(), batch, all_ids)
     }
-    let mut first = None;
-    let ranges = PyList::empty(py);
-    for (range, error) in &outcome.errors {
-        let exception = errors::raise(py, error).into_value(py);
-        ranges.append((range.start, range.end, &exception))?;
-        first.get_or_insert(exception);
-    }
-    let Some(first) = first else { return Err(no_outcome(py)) };
-    let ids = PyList::new(py, outcome.ids.iter().map(|id| id.map(RecordId)))?;
-    first.bind(py).setattr("ids", ids)?;
-    first.bind(py).setattr("errors", ranges)?;
-    Err(PyErr::from_value(first.into_bound(py).into_any()))
-}
 
-fn no_outcome(py: Python<'_>) -> PyErr {
-    let error = hstreamdb::Error::new(hstreamdb::ErrorKind::Internal, "append")
-        .with_message("a record ended without an id and without an error")
-        .with_may_have_been_applied(true);
-    errors::raise(py, &error)
+    fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
+        ProducerBase::open(slf.into_super())
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__<'py>(
+        slf: Bound<'py, Self>,
+        _exception: &Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        slf.as_super().get().close_with(slf.py(), CLOSE_WAIT, |py, _| Ok(py.None()))
+    }
 }

@@ -1,119 +1,52 @@
-//! Received records and their ids as Python sees them.
+//! Received records as Python sees them.
 
-use crate::errors;
-use hstreamdb::{Consumer as CoreConsumer, ReceivedRecord};
+use crate::{errors, record_id};
+use hstreamdb::Consumer as CoreConsumer;
 use pyo3::{
-    basic::CompareOp,
     prelude::*,
     sync::PyOnceLock,
-    types::{PyBytes, PyDict, PyTuple},
+    types::{PyBytes, PyDict},
 };
-use std::{
-    collections::hash_map::DefaultHasher,
-    fmt,
-    hash::{Hash, Hasher},
-};
-
-/// Identity and position of a stored record.
-#[pyclass(frozen, module = "hstreamdb", from_py_object)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct RecordId(pub hstreamdb::RecordId);
-
-#[pymethods]
-impl RecordId {
-    #[new]
-    fn new(shard_id: u64, batch_id: u64, batch_index: u32) -> Self {
-        RecordId(hstreamdb::RecordId { shard_id, batch_id, batch_index })
-    }
-
-    /// The id of its text form `<shard>-<batch>-<index>`.
-    #[staticmethod]
-    fn parse(py: Python<'_>, text: &str) -> PyResult<Self> {
-        text.parse().map(RecordId).map_err(|error| errors::raise(py, &error))
-    }
-
-    #[getter]
-    fn shard_id(&self) -> u64 {
-        self.0.shard_id
-    }
-
-    #[getter]
-    fn batch_id(&self) -> u64 {
-        self.0.batch_id
-    }
-
-    #[getter]
-    fn batch_index(&self) -> u32 {
-        self.0.batch_index
-    }
-
-    fn __str__(&self) -> String {
-        self.0.to_string()
-    }
-
-    fn __repr__(&self) -> String {
-        let hstreamdb::RecordId { shard_id, batch_id, batch_index } = self.0;
-        format!("RecordId(shard_id={shard_id}, batch_id={batch_id}, batch_index={batch_index})")
-    }
-
-    fn __hash__(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.0.hash(&mut hasher);
-        hasher.finish()
-    }
-
-    fn __richcmp__(&self, other: &RecordId, op: CompareOp) -> bool {
-        op.matches(self.0.cmp(&other.0))
-    }
-
-    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, (u64, u64, u32))> {
-        let class = py.get_type::<RecordId>().into_any();
-        Ok((class, (self.0.shard_id, self.0.batch_id, self.0.batch_index)))
-    }
-}
-
-/// A list of ids for the core, from any iterable of [`RecordId`], or from a single one.
-pub fn ids_argument(ids: &Bound<'_, PyAny>) -> PyResult<Vec<hstreamdb::RecordId>> {
-    if let Ok(one) = ids.extract::<RecordId>() {
-        return Ok(vec![one.0]);
-    }
-    ids.try_iter()?.map(|id| Ok(id?.extract::<RecordId>()?.0)).collect()
-}
+use std::fmt;
 
 /// One received record.
 #[pyclass(frozen, module = "hstreamdb")]
-pub struct Record {
-    inner: ReceivedRecord,
+pub struct ReceivedRecord {
+    inner: hstreamdb::ReceivedRecord,
     consumer: Option<CoreConsumer>,
+    id: PyOnceLock<Py<PyAny>>,
     payload: PyOnceLock<Py<PyBytes>>,
 }
 
-impl fmt::Debug for Record {
+impl fmt::Debug for ReceivedRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Record").field("id", &self.inner.id).finish_non_exhaustive()
+        f.debug_struct("ReceivedRecord").field("id", &self.inner.id).finish_non_exhaustive()
     }
 }
 
-impl Record {
+impl ReceivedRecord {
     /// A record of a batch; `consumer` is where its acknowledgement goes.
-    pub fn new(inner: ReceivedRecord, consumer: Option<CoreConsumer>) -> Self {
-        Record { inner, consumer, payload: PyOnceLock::new() }
+    pub fn new(inner: hstreamdb::ReceivedRecord, consumer: Option<CoreConsumer>) -> Self {
+        ReceivedRecord { inner, consumer, id: PyOnceLock::new(), payload: PyOnceLock::new() }
     }
 }
 
 #[pymethods]
-impl Record {
+impl ReceivedRecord {
+    /// Identity and position: a `RecordId`.
     #[getter]
-    fn id(&self) -> RecordId {
-        RecordId(self.inner.id)
+    fn id<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let id = self.id.get_or_try_init(py, || record_id::make(py, self.inner.id))?;
+        Ok(id.bind(py).clone())
     }
 
+    /// Its partition key; `""` when it has none.
     #[getter]
     fn key(&self) -> &str {
         &self.inner.key
     }
 
-    /// The content; copied out of the batch at the first access.
+    /// The content; copied out of the batch at the first access. Of a structured record its encoded form, see `json`.
     #[getter]
     fn payload<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         self.payload.get_or_init(py, || PyBytes::new(py, &self.inner.payload).unbind()).bind(py).clone()
@@ -125,35 +58,56 @@ impl Record {
         self.inner.kind.name()
     }
 
+    /// Time of the append in milliseconds since 1970, set by the server.
     #[getter]
     fn publish_time_ms(&self) -> i64 {
         self.inner.publish_time_ms
     }
 
+    /// Texts that were appended beside the content.
     #[getter]
     fn attributes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let attributes = PyDict::new(py);
-        for (name, value) in &self.inner.attributes {
-            attributes.set_item(name, value)?;
-        }
-        Ok(attributes)
+        attributes_of(py, &self.inner)
     }
 
     /// The dict of a structured record.
+    ///
+    /// Raises `InvalidArgumentError` for a raw record, `CodecError` for bytes that are none.
     fn json<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let text = self.inner.to_json().map_err(|error| errors::raise(py, &error))?;
-        py.import("json")?.call_method1("loads", (text,))
+        json_of(py, &self.inner)
     }
 
-    /// Acknowledges this record; only records of a consumer can be.
+    /// Acknowledges this record. Never waits.
+    ///
+    /// Raises `InvalidArgumentError` for a reader's record, `ClosedError` after the consumer has stopped.
     fn ack(&self, py: Python<'_>) -> PyResult<()> {
         let consumer = self.consumer.as_ref().ok_or_else(|| not_from_consumer(py))?;
         py.detach(|| consumer.ack(&[self.inner.id])).map_err(|error| errors::raise(py, &error))
     }
 
     fn __repr__(&self) -> String {
-        format!("<Record {} key={:?} {} bytes>", self.inner.id, self.inner.key, self.inner.payload.len())
+        let hstreamdb::ReceivedRecord { id, key, payload, .. } = &self.inner;
+        format!("<ReceivedRecord {id} key={key:?} {} bytes>", payload.len())
     }
+}
+
+/// The attributes as a dict.
+pub fn attributes_of<'py>(
+    py: Python<'py>,
+    record: &hstreamdb::ReceivedRecord,
+) -> PyResult<Bound<'py, PyDict>> {
+    let attributes = PyDict::new(py);
+    for (name, value) in &record.attributes {
+        attributes.set_item(name, value)?;
+    }
+    Ok(attributes)
+}
+
+/// The dict of a structured record.
+pub fn json_of<'py>(py: Python<'py>, record: &hstreamdb::ReceivedRecord) -> PyResult<Bound<'py, PyAny>> {
+    static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let text = record.to_json().map_err(|error| errors::raise(py, &error))?;
+    LOADS.import(py, "json", "loads")?.call1((text,))
 }
 
 /// What acknowledging a reader's record gives.
@@ -161,9 +115,4 @@ pub fn not_from_consumer(py: Python<'_>) -> PyErr {
     let error = hstreamdb::Error::new(hstreamdb::ErrorKind::InvalidArgument, "ack")
         .with_message("it came from a reader; only what a consumer delivered can be acknowledged");
     errors::raise(py, &error)
-}
-
-/// A tuple of ids for Python.
-pub fn ids_tuple<'py>(py: Python<'py>, ids: &[hstreamdb::RecordId]) -> PyResult<Bound<'py, PyTuple>> {
-    PyTuple::new(py, ids.iter().copied().map(RecordId))
 }

@@ -4,9 +4,9 @@
 //! it. Such a batch comes back here and goes to the next caller, instead of being missing until the server
 //! delivers it again. The same holds for the error that ended everything, which the core reports once.
 
-use crate::{batch::Batch, errors};
+use crate::{batch::ReceivedBatch as PyBatch, errors};
 use hstreamdb::{Error, ReceivedBatch, Result};
-use pyo3::{exceptions::PyBaseException, prelude::*, sync::PyOnceLock};
+use pyo3::{BoundObject, exceptions::PyBaseException, prelude::*, sync::PyOnceLock, types::PyList};
 use std::{
     collections::VecDeque,
     fmt,
@@ -20,7 +20,8 @@ use tokio::sync::{Notify, OwnedMutexGuard};
 const TURN_WAIT: Duration = Duration::from_secs(5);
 
 enum Item {
-    Batch(ReceivedBatch),
+    /// Never empty.
+    Batches(Vec<ReceivedBatch>),
     Failed(Error),
     /// An error that was an exception already when it came back.
     Raised(PyErr),
@@ -40,6 +41,21 @@ pub struct Returned {
 struct Kept {
     queue: VecDeque<Item>,
     closed: bool,
+}
+
+impl Kept {
+    fn take(&mut self, limit: usize) -> Option<Item> {
+        match self.queue.pop_front()? {
+            Item::Batches(mut batches) => {
+                let rest = batches.split_off(batches.len().min(limit.max(1)));
+                if !rest.is_empty() {
+                    self.queue.push_front(Item::Batches(rest));
+                }
+                Some(Item::Batches(batches))
+            }
+            other => Some(other),
+        }
+    }
 }
 
 impl fmt::Debug for Returned {
@@ -63,10 +79,16 @@ impl Returned {
         }
     }
 
-    /// Takes back what a future of `_pull` gave: a batch, the error it failed with, or `None` for the end.
+    /// Takes back what a future of `_pull` gave: a batch or several, the error it failed with, or `None` for the end.
     pub fn put_back(&self, value: &Bound<'_, PyAny>) {
-        if let Ok(batch) = value.cast::<Batch>() {
-            self.keep(Item::Batch(batch.get().received()));
+        if let Ok(batch) = value.cast::<PyBatch>() {
+            self.keep(Item::Batches(vec![batch.get().received()]));
+        } else if let Ok(list) = value.cast::<PyList>() {
+            let batches = list.iter().filter_map(|batch| Some(batch.cast::<PyBatch>().ok()?.get().received()));
+            let batches: Vec<_> = batches.collect();
+            if !batches.is_empty() {
+                self.keep(Item::Batches(batches));
+            }
         } else if value.is_instance_of::<PyBaseException>() {
             self.keep(Item::Raised(PyErr::from_value(value.clone())));
         }
@@ -87,9 +109,25 @@ impl Returned {
     where
         F: Future<Output = Result<Option<ReceivedBatch>>>,
     {
+        self.some(1, move || {
+            let pulled = pull();
+            async move { Ok(pulled.await?.map(|batch| vec![batch])) }
+        })
+        .await
+    }
+
+    /// The same for several batches at a time: at most `limit` of those that came back.
+    pub async fn some<F>(
+        self: Arc<Self>,
+        limit: usize,
+        mut pull: impl FnMut() -> F,
+    ) -> Result<Option<InTransit>>
+    where
+        F: Future<Output = Result<Option<Vec<ReceivedBatch>>>>,
+    {
         let turn = tokio::time::timeout(TURN_WAIT, self.turn.clone().lock_owned()).await.ok();
         loop {
-            let returned = self.kept().queue.pop_front();
+            let returned = self.kept().take(limit);
             if let Some(item) = returned {
                 return Ok(Some(InTransit { item: Some(item), home: self, _turn: turn }));
             }
@@ -99,7 +137,9 @@ impl Returned {
                 pulled = pull() => {
                     let item = match pulled {
                         Ok(None) => return Ok(None),
-                        Ok(Some(batch)) => Item::Batch(batch),
+                        // Nothing came, and nothing has ended.
+                        Ok(Some(batches)) if batches.is_empty() => return Ok(None),
+                        Ok(Some(batches)) => Item::Batches(batches),
                         Err(error) => Item::Failed(error),
                     };
                     return Ok(Some(InTransit { item: Some(item), home: self, _turn: turn }));
@@ -109,10 +149,16 @@ impl Returned {
     }
 }
 
-/// The coroutine that a caller awaits: pulls, and puts back what did not arrive.
-pub fn arrive<'py>(handle: &Bound<'py, PyAny>, iterating: bool) -> PyResult<Bound<'py, PyAny>> {
+/// The coroutine that a caller awaits: calls `_pull` of the handle with what was asked for, and puts back what did not
+/// arrive.
+pub fn arrive<'py, A>(handle: &Bound<'py, PyAny>, wanted: A) -> PyResult<Bound<'py, PyAny>>
+where
+    A: IntoPyObject<'py>,
+{
     static ARRIVE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    ARRIVE.import(handle.py(), "hstreamdb._arrival", "arrive")?.call1((handle, iterating))
+    let py = handle.py();
+    let wanted = wanted.into_pyobject(py).map_err(Into::into)?.into_any();
+    ARRIVE.import(py, "hstreamdb._arrival", "arrive")?.call1((handle, wanted))
 }
 
 /// Something that goes back unless it is taken.
@@ -124,13 +170,13 @@ pub struct InTransit {
 }
 
 impl InTransit {
-    /// It has arrived. `None` never happens: there is always something in transit.
-    pub fn take(mut self, py: Python<'_>) -> PyResult<Option<ReceivedBatch>> {
+    /// It has arrived.
+    pub fn take(mut self, py: Python<'_>) -> PyResult<Vec<ReceivedBatch>> {
         match self.item.take() {
-            Some(Item::Batch(batch)) => Ok(Some(batch)),
+            Some(Item::Batches(batches)) => Ok(batches),
             Some(Item::Failed(error)) => Err(errors::raise(py, &error)),
             Some(Item::Raised(error)) => Err(error),
-            None => Ok(None),
+            None => Ok(Vec::new()),
         }
     }
 }

@@ -55,6 +55,7 @@ fn leaving(py: Python<'_>) -> PyErr {
 /// Registered with `atexit`: after it no thread of ours enters Python.
 #[pyfunction]
 pub fn _at_exit(py: Python<'_>) {
+    crate::logs::stop(py);
     gate::shut(py);
     let runtime = current().take();
     if let Some(runtime) = runtime {

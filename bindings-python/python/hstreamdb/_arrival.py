@@ -1,15 +1,15 @@
 """The last step of a batch on its way to the caller."""
 
 
-async def arrive(handle, iterating):
+async def arrive(handle, wanted):
     """What the handle receives next.
 
     From Python 3.12 on, a timeout may reach a task whose future has its result already; that result would be lost with
     the future. Here it goes back to the handle, for the next call.
     """
-    future = handle._pull(iterating)
+    future = handle._pull(wanted)
     try:
-        return await future
+        value = await future
     except BaseException as reason:
         # Either the future failed, which is for the caller, or the caller was cancelled, or left for good.
         if not future.cancel() and not future.cancelled():
@@ -19,3 +19,6 @@ async def arrive(handle, iterating):
             elif error is not reason:
                 handle._put_back(error)
         raise
+    # Nothing is awaited from here on: the caller has it.
+    handle._took(value)
+    return value

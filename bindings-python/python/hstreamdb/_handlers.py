@@ -1,0 +1,115 @@
+"""Runs handlers of the application: on the event loop, or in threads.
+
+The core decides what is handled next and what is done about failures; here handlers are only called.
+"""
+
+import asyncio
+import concurrent.futures
+import inspect
+
+from .reports import HandlerFailure
+
+
+def _failed(call, error, on_failure):
+    """Tells the core that a handler raised, with what the application says about it."""
+    try:
+        action = None
+        if on_failure is not None:
+            action = on_failure(HandlerFailure(call.work, error, call.context.tries))
+        call.fail(error, action)
+    except Exception as problem:
+        # A decision that fails is one to stop, with both exceptions to be seen.
+        problem.__context__ = error
+        call.fail(problem, "stop")
+
+
+async def _handle(call, handler, on_failure, with_context):
+    try:
+        result = handler(call.work, call.context) if with_context else handler(call.work)
+        if inspect.isawaitable(result):
+            await result
+    except asyncio.CancelledError as error:
+        call.fail(error)
+        raise
+    except Exception as error:
+        _failed(call, error, on_failure)
+    except BaseException as error:
+        call.fail(error, "stop")
+        raise
+    else:
+        call.succeed()
+
+
+async def run(run, handler, on_failure, with_context, concurrency):
+    loop = asyncio.get_running_loop()
+    tasks = {}
+    try:
+        while True:
+            call = await run.next()
+            if call is None:
+                return
+            if call.abandoned:
+                task = tasks.get(call.number)
+                if task is not None:
+                    task.cancel()
+                continue
+            task = loop.create_task(_handle(call, handler, on_failure, with_context))
+            number = call.number
+            tasks[number] = task
+            # What it raises is no business of this loop: the core has been told.
+            task.add_done_callback(lambda done, number=number: (tasks.pop(number, None), _seen(done)))
+    finally:
+        run.cancel()
+        left = list(tasks.values())
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+
+
+def _seen(task):
+    if not task.cancelled():
+        task.exception()
+
+
+def _handle_now(call, handler, on_failure, with_context):
+    if call.abandoned:
+        return
+    try:
+        result = handler(call.work, call.context) if with_context else handler(call.work)
+        if inspect.isawaitable(result):
+            if inspect.iscoroutine(result):
+                result.close()
+            raise TypeError("a handler of hstreamdb.sync has to be a plain function, not a coroutine function")
+    except Exception as error:
+        _failed(call, error, on_failure)
+    except BaseException as error:
+        call.fail(error, "stop")
+        raise
+    else:
+        call.succeed()
+
+
+def run_sync(run, handler, on_failure, with_context, concurrency):
+    if concurrency > 1:
+        return _run_in_threads(run, handler, on_failure, with_context, concurrency)
+    try:
+        while True:
+            call = run.next()
+            if call is None:
+                return None
+            _handle_now(call, handler, on_failure, with_context)
+    finally:
+        run.cancel()
+
+
+def _run_in_threads(run, handler, on_failure, with_context, concurrency):
+    with concurrent.futures.ThreadPoolExecutor(concurrency, thread_name_prefix="hstreamdb-handler") as threads:
+        try:
+            while True:
+                call = run.next()
+                if call is None:
+                    return None
+                threads.submit(_handle_now, call, handler, on_failure, with_context)
+        finally:
+            run.cancel()
