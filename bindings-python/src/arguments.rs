@@ -1,6 +1,6 @@
 //! Arguments from Python: options as keyword arguments, time spans, payloads.
 
-use crate::{errors, position::StreamPosition, record_id};
+use crate::{errors, hrecord::HRecord, position::StreamPosition, record_id};
 use hstreamdb::{Error, ErrorKind, NodeAddress, Offset, OptionValue, Record, RecordBatch};
 use pyo3::{
     exceptions::{PyTypeError, PyValueError},
@@ -121,6 +121,13 @@ pub fn seconds(name: &str, value: f64) -> PyResult<Duration> {
         .map_err(|_| PyValueError::new_err(format!("{name}: {value} is not a time span in seconds")))
 }
 
+/// A limit in seconds; `None` stands for none.
+pub fn time_limit(timeout: Option<f64>) -> PyResult<Duration> {
+    /// Ten years: no limit, and far from what clocks can add.
+    const NONE: Duration = Duration::from_secs(10 * 365 * 86_400);
+    timeout.map_or(Ok(NONE), |timeout| Ok(seconds("timeout", timeout)?.min(NONE)))
+}
+
 /// The address of a node, from `"host:port"` or from a `Node`.
 pub fn node_address(py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<NodeAddress> {
     let text: String = match value.cast::<PyString>() {
@@ -162,6 +169,8 @@ pub fn push(
         raw(&bytes.to_vec());
     } else if payload.is_instance_of::<PyDict>() {
         batch.push_record(&with_attributes(structured(payload)?.with_key(key), attributes));
+    } else if let Ok(encoded) = payload.cast::<HRecord>() {
+        batch.push_record(&with_attributes(encoded.get().record().with_key(key), attributes));
     } else {
         // Whatever else shows its memory, such as an array.
         let view = PyMemoryView::from(payload).map_err(|_| wrong_payload(payload))?;
@@ -171,7 +180,8 @@ pub fn push(
     Ok(())
 }
 
-fn structured(payload: &Bound<'_, PyAny>) -> PyResult<Record> {
+/// The structured record of a dict.
+pub fn structured(payload: &Bound<'_, PyAny>) -> PyResult<Record> {
     static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = payload.py();
     let json: String = DUMPS.import(py, "json", "dumps")?.call1((payload,))?.extract()?;
@@ -184,7 +194,7 @@ fn with_attributes(record: Record, attributes: &[(String, String)]) -> Record {
 
 fn wrong_payload(payload: &Bound<'_, PyAny>) -> PyErr {
     let given = payload.get_type().name().map_or_else(|_| "something else".into(), |name| name.to_string());
-    PyTypeError::new_err(format!("payload: expected bytes, bytearray, memoryview, str or dict, got {given}"))
+    PyTypeError::new_err(format!("payload: expected bytes, bytearray, memoryview, str, dict or HRecord, got {given}"))
 }
 
 /// The batch of a single record.

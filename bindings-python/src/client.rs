@@ -6,6 +6,7 @@ mod handles;
 mod queries;
 mod records;
 mod schemas;
+mod shard_readers;
 mod stats;
 mod streams;
 mod subscriptions;
@@ -168,13 +169,13 @@ impl ClientBase {
     }
 
     /// Closes in order: producers flush, consumers hand back their acks, then calls under way end as `ClosedError` and the
-    /// connections go. Takes at most `timeout` seconds. May be called again.
+    /// connections go. Takes at most `timeout` seconds (`None`: without limit). May be called again.
     ///
     /// Raises `TimeoutError` when something did not finish in time, or the first error of what had to be flushed. The client is
     /// closed all the same.
-    #[pyo3(signature = (timeout = 30.0))]
-    fn close<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
-        self.close_within(py, arguments::seconds("timeout", timeout)?)
+    #[pyo3(signature = (timeout = Some(30.0)))]
+    fn close<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        self.close_within(py, arguments::time_limit(timeout)?)
     }
 
     fn __repr__(&self) -> &'static str {

@@ -282,11 +282,11 @@ impl ConsumerBase {
         Ok(())
     }
 
-    /// Ends delivery, waits at most `timeout` seconds until handlers have ended and the acks are sent, and gives a `StopReport`.
+    /// Ends delivery, waits at most `timeout` seconds (`None`: without limit) until handlers have ended and the acks are sent, and gives a `StopReport`.
     /// May be called again, but not from a handler.
-    #[pyo3(signature = (timeout = 30.0))]
-    fn stop<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
-        self.stop_with(py, arguments::seconds("timeout", timeout)?, reports::stop)
+    #[pyo3(signature = (timeout = Some(30.0)))]
+    fn stop<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        self.stop_with(py, arguments::time_limit(timeout)?, reports::stop)
     }
 
     fn __repr__(&self) -> String {

@@ -20,12 +20,32 @@ const MAX_WAITING_CALLS: usize = 100_000;
 /// Payload bytes that may wait for room, beside what the producer itself holds. A single larger call is let in.
 const MAX_WAITING_BYTES: usize = 64 << 20;
 
+/// One call of `append`.
+struct Call {
+    batch: RecordBatch,
+    done: Completion,
+    cancel: CancelToken,
+    /// Told once the records are accepted, or none of them is.
+    accepted: Option<oneshot::Sender<Result<()>>>,
+}
+
+impl Call {
+    /// None of its records is accepted.
+    fn refuse(mut self, error: Error) {
+        self.tell(Err(error.clone()));
+        (self.done)(failed(self.batch.len(), error));
+    }
+
+    fn tell(&mut self, accepted: Result<()>) {
+        if let Some(waiting) = self.accepted.take() {
+            // Whoever waited may be gone.
+            let _ = waiting.send(accepted);
+        }
+    }
+}
+
 enum Waiting {
-    Append {
-        batch: RecordBatch,
-        done: Completion,
-        cancel: CancelToken,
-    },
+    Append(Call),
     /// Fires when everything before it was handed over.
     Marker(oneshot::Sender<()>),
 }
@@ -67,31 +87,44 @@ impl Feed {
     /// Appends in the order of calls; `done` is called exactly once. Call it detached from the interpreter.
     /// Firing `cancel` takes the call back while it still waits here.
     pub fn append(self: &Arc<Self>, batch: RecordBatch, done: Completion, cancel: CancelToken) {
-        let records = batch.len();
+        self.take(Call { batch, done, cancel, accepted: None });
+    }
+
+    fn take(self: &Arc<Self>, call: Call) {
         let refused = {
             let mut state = self.state();
             if state.closed {
-                Some((done, Error::new(ErrorKind::Closed, "append").with_message("the producer was closed")))
+                let error = Error::new(ErrorKind::Closed, "append").with_message("the producer was closed");
+                Some((call, error))
             } else if state.running {
-                self.queue(&mut state, batch, done, cancel)
+                Self::queue(&mut state, call)
             } else {
+                let Call { batch, done, cancel, accepted } = call;
                 match self.producer.try_append_many(batch, done) {
-                    Ok(()) => None,
-                    Err((error, batch, done)) if error.kind() == ErrorKind::Overloaded => {
-                        let refused = self.queue(&mut state, batch, done, cancel);
-                        if refused.is_none() {
-                            state.running = true;
-                            self.hand_over();
-                        }
-                        refused
+                    Ok(()) => {
+                        drop(state);
+                        let _ = accepted.map(|waiting| waiting.send(Ok(())));
+                        None
                     }
-                    Err((error, _, done)) => Some((done, error)),
+                    Err((error, batch, done)) => {
+                        let call = Call { batch, done, cancel, accepted };
+                        if error.kind() == ErrorKind::Overloaded {
+                            let refused = Self::queue(&mut state, call);
+                            if refused.is_none() {
+                                state.running = true;
+                                self.hand_over();
+                            }
+                            refused
+                        } else {
+                            Some((call, error))
+                        }
+                    }
                 }
             }
         };
         // Outside the lock: a completion enters the interpreter.
-        if let Some((done, error)) = refused {
-            done(failed(records, error));
+        if let Some((call, error)) = refused {
+            call.refuse(error);
         }
     }
 
@@ -110,14 +143,9 @@ impl Feed {
         self.producer.try_append_many(batch, done).map_err(|(error, _, done)| (error, done))
     }
 
-    fn queue(
-        &self,
-        state: &mut State,
-        batch: RecordBatch,
-        done: Completion,
-        cancel: CancelToken,
-    ) -> Option<(Completion, Error)> {
-        let bytes = batch.payload_bytes();
+    /// Queues a call, or gives it back with why not.
+    fn queue(state: &mut State, call: Call) -> Option<(Call, Error)> {
+        let bytes = call.batch.payload_bytes();
         let full = state.calls >= MAX_WAITING_CALLS
             || (state.calls > 0 && state.bytes.saturating_add(bytes) > MAX_WAITING_BYTES);
         if full {
@@ -125,12 +153,12 @@ impl Feed {
                 "{} appends with {} bytes wait for room already; await them before making more",
                 state.calls, state.bytes
             );
-            return Some((done, Error::new(ErrorKind::Overloaded, "append").with_message(message)));
+            return Some((call, Error::new(ErrorKind::Overloaded, "append").with_message(message)));
         }
         state.calls += 1;
         state.bytes += bytes;
-        state.records += batch.len();
-        state.waiting.push_back(Waiting::Append { batch, done, cancel });
+        state.records += call.batch.len();
+        state.waiting.push_back(Waiting::Append(call));
         None
     }
 
@@ -153,10 +181,10 @@ impl Feed {
                 let mut state = self.state();
                 let next = state.waiting.pop_front();
                 match &next {
-                    Some(Waiting::Append { batch, .. }) => {
+                    Some(Waiting::Append(call)) => {
                         state.calls -= 1;
-                        state.bytes -= batch.payload_bytes();
-                        state.records -= batch.len();
+                        state.bytes -= call.batch.payload_bytes();
+                        state.records -= call.batch.len();
                     }
                     Some(Waiting::Marker(_)) => {}
                     None => state.running = false,
@@ -168,21 +196,31 @@ impl Feed {
                 Some(Waiting::Marker(reached)) => {
                     let _ = reached.send(());
                 }
-                Some(Waiting::Append { batch, done, cancel }) => {
-                    let records = batch.len();
-                    if cancel.is_cancelled() {
-                        done(failed(records, Error::new(ErrorKind::Cancelled, "append")));
-                        continue;
-                    }
-                    match self.producer.append_many(batch).await {
-                        Err(error) => done(failed(records, error)),
-                        Ok(receipt) => self.runtime.spawn(
-                            &CancelToken::new(),
-                            async move { Ok(receipt.await) },
-                            move |outcome| done(outcome.unwrap_or_else(|error| failed(records, error))),
-                        ),
-                    }
-                }
+                Some(Waiting::Append(call)) => self.hand_over_one(call).await,
+            }
+        }
+    }
+
+    async fn hand_over_one(&self, mut call: Call) {
+        if call.cancel.is_cancelled() {
+            call.refuse(Error::new(ErrorKind::Cancelled, "append"));
+            return;
+        }
+        let records = call.batch.len();
+        let batch = std::mem::take(&mut call.batch);
+        match self.producer.append_many(batch).await {
+            Err(error) => {
+                call.tell(Err(error.clone()));
+                (call.done)(failed(records, error));
+            }
+            Ok(receipt) => {
+                call.tell(Ok(()));
+                let done = call.done;
+                self.runtime.spawn(
+                    &CancelToken::new(),
+                    async move { Ok(receipt.await) },
+                    move |outcome| done(outcome.unwrap_or_else(|error| failed(records, error))),
+                );
             }
         }
     }
@@ -219,6 +257,28 @@ impl Feed {
         self.producer.flush_key(key).await
     }
 
+    /// The same for one shard.
+    pub async fn flush_shard(&self, shard_id: u64) -> Result<()> {
+        self.handed_over().await;
+        self.producer.flush_shard(shard_id).await
+    }
+
+    /// Appends in the order of calls; what is returned resolves when the records are accepted, or refused altogether.
+    pub fn post(
+        self: &Arc<Self>,
+        batch: RecordBatch,
+        cancel: CancelToken,
+    ) -> impl Future<Output = Result<()>> + Send + 'static {
+        let (accepted, acceptance) = oneshot::channel();
+        self.take(Call { batch, done: Box::new(|_| {}), cancel, accepted: Some(accepted) });
+        async move {
+            acceptance.await.unwrap_or_else(|_| {
+                let message = "the producer was closed before there was room";
+                Err(Error::new(ErrorKind::Closed, "append").with_message(message))
+            })
+        }
+    }
+
     /// Takes no more, waits within the time for what was taken, fails the rest.
     pub async fn close(&self, timeout: Duration) -> Result<CloseReport> {
         let start = Instant::now();
@@ -230,9 +290,9 @@ impl Feed {
                 std::mem::take(&mut state.waiting)
             };
             for waiting in left {
-                if let Waiting::Append { batch, done, .. } = waiting {
+                if let Waiting::Append(call) = waiting {
                     let message = "the producer was closed before there was room to send it";
-                    done(failed(batch.len(), Error::new(ErrorKind::Closed, "append").with_message(message)));
+                    call.refuse(Error::new(ErrorKind::Closed, "append").with_message(message));
                 }
             }
         }

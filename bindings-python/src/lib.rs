@@ -13,6 +13,7 @@ mod events;
 mod feed;
 mod gate;
 mod handle;
+mod hrecord;
 mod listener;
 mod logs;
 mod options;
@@ -43,6 +44,7 @@ mod _native {
         client::{_connect_sync, Client, SyncClient, connect, stat_table},
         consumer::{Consumer, SyncConsumer},
         events::{Events, SyncEvents},
+        hrecord::{HRecord, hrecord_decode, hrecord_encode},
         options::{metric_table, option_table, plain_row},
         polled_reader::{PolledReader, SyncPolledReader},
         position::StreamPosition,

@@ -252,11 +252,42 @@ impl ProducerBase {
         self.caller.call_none(py, async move { feed.flush_key(&key).await })
     }
 
-    /// Takes nothing more, waits at most `timeout` seconds for what is in flight, gives up the rest, and gives a `CloseReport`.
-    /// May be called again.
-    #[pyo3(signature = (timeout = 30.0))]
-    fn close<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
-        self.close_with(py, arguments::seconds("timeout", timeout)?, reports::close)
+    /// The same for one shard.
+    ///
+    /// Raises the first failure, or `RoutingError` when the stream has no such shard.
+    fn flush_shard<'py>(&self, py: Python<'py>, shard_id: u64) -> PyResult<Bound<'py, PyAny>> {
+        let feed = self.feed(py)?;
+        self.caller.call_none(py, async move { feed.flush_shard(shard_id).await })
+    }
+
+    /// Appends many records whose outcome only `on_batch` tells: waits until they are *accepted*, which is for room. `tag` is a
+    /// number other than 0 by which `on_batch` names them again, in `BatchReport.parts`; a record that gets into no batch is told
+    /// alone. Otherwise as `append_many`.
+    ///
+    /// Raises `OverloadedError`, `ClosedError`, and `InvalidArgumentError` for more than flow control ever allows: nothing was
+    /// appended then.
+    #[pyo3(signature = (payloads, keys = None, attributes = None, *, tag = 0))]
+    fn post<'py>(
+        &self,
+        py: Python<'py>,
+        payloads: &Bound<'py, PyAny>,
+        keys: Option<&Bound<'py, PyAny>>,
+        attributes: Option<&Bound<'py, PyAny>>,
+        tag: u64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let batch = arguments::batch(payloads, keys, attributes)?.with_tag(tag);
+        let feed = self.feed(py)?;
+        let cancel = CancelToken::new();
+        // In the order of calls, whenever it is awaited.
+        let accepted = py.detach(|| feed.post(batch, cancel));
+        self.caller.call_none(py, accepted)
+    }
+
+    /// Takes nothing more, waits at most `timeout` seconds (`None`: without limit) for what is in flight, gives up the rest, and
+    /// gives a `CloseReport`. May be called again.
+    #[pyo3(signature = (timeout = Some(30.0)))]
+    fn close<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        self.close_with(py, arguments::time_limit(timeout)?, reports::close)
     }
 
     /// Records and payload bytes that are not resolved yet: a `Pending`.

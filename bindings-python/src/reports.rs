@@ -70,6 +70,7 @@ pub struct Batch {
     bytes: usize,
     took: Duration,
     result: Result<Vec<RecordId>, Error>,
+    parts: Vec<(u64, usize, usize)>,
 }
 
 impl Batch {
@@ -82,10 +83,15 @@ impl Batch {
             bytes: report.bytes,
             took: report.took,
             result: report.result.map(<[_]>::to_vec).map_err(Clone::clone),
+            parts: report
+                .parts
+                .iter()
+                .map(|part| (part.tag, part.positions.start, part.positions.end))
+                .collect(),
         }
     }
 
-    /// `BatchReport(stream, shard_id, records, bytes, seconds, ids, error)`.
+    /// `BatchReport(stream, shard_id, records, bytes, seconds, ids, error, parts)`.
     pub fn to_python(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let (ids, error) = match &self.result {
             Ok(ids) => (Some(record_id::tuple(py, ids)?), None),
@@ -95,7 +101,7 @@ impl Batch {
         make(
             py,
             "BatchReport",
-            (&self.stream, self.shard_id, self.records, self.bytes, took, ids, error),
+            (&self.stream, self.shard_id, self.records, self.bytes, took, ids, error, self.parts.clone()),
         )
     }
 }

@@ -7,11 +7,9 @@ use hstreamdb::{
     SubscriptionInfo, ViewInfo,
 };
 use pyo3::{
-    IntoPyObjectExt,
     prelude::*,
     types::{PyDict, PyList, PyTuple},
 };
-use std::collections::BTreeMap;
 
 fn make<'py, A>(py: Python<'py>, class: &str, fields: A) -> PyResult<Py<PyAny>>
 where

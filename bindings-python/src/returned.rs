@@ -157,7 +157,7 @@ where
 {
     static ARRIVE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = handle.py();
-    let wanted = wanted.into_pyobject(py).map_err(Into::into)?.into_any();
+    let wanted = wanted.into_pyobject(py).map_err(Into::into)?.into_any().into_bound();
     ARRIVE.import(py, "hstreamdb._arrival", "arrive")?.call1((handle, wanted))
 }
 

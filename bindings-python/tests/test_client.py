@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import pickle
 import socket
 import time
 import unittest
@@ -106,9 +107,6 @@ class Options(ServerTestCase):
         for name, member in vars(_native).items():
             if inspect.isclass(member) and not name.startswith("_"):
                 self.assertIn("class %s" % name, text)
-                for method in vars(member):
-                    if not method.startswith("_"):
-                        self.assertIn(method, text)
 
 
 class Errors(unittest.TestCase):
@@ -144,6 +142,23 @@ class Errors(unittest.TestCase):
             with self.assertRaises(hstreamdb.InvalidArgumentError, msg=url):
                 run(main(url))
 
+    def test_errors_survive_pickling_with_all_they_say(self):
+        async def main():
+            await hstreamdb.connect("ftp://x")
+
+        with self.assertRaises(hstreamdb.InvalidArgumentError) as caught:
+            run(main())
+        error = caught.exception
+        error.extra = {"a": [1]}
+        error.ids = [hstreamdb.RecordId(1, 2, 3), None]
+        copy = pickle.loads(pickle.dumps(error))
+        self.assertIs(type(copy), type(error))
+        self.assertEqual(str(copy), str(error))
+        self.assertEqual(vars(copy), vars(error))
+        self.assertEqual(copy.kind, "invalid_argument")
+        for each in _native.ERROR_CLASSES:
+            self.assertIs(type(pickle.loads(pickle.dumps(each("x")))), each)
+
     def test_a_call_outside_of_an_event_loop_says_so(self):
         with self.assertRaises(RuntimeError):
             hstreamdb.connect("hstream://127.0.0.1:1")
@@ -177,6 +192,7 @@ class Closing(ServerTestCase):
             await client.close(timeout=1)
             with self.assertRaises(hstreamdb.ClosedError):
                 await client.list_streams()
+            self.assertTrue(client.is_closed)
             with self.assertRaises(ValueError):
                 client.close(timeout=-1)
 

@@ -199,6 +199,9 @@ class Arrival(unittest.TestCase):
             def _put_back(self, value):
                 returned.append(value)
 
+            def _took(self, value):
+                raise AssertionError("nobody has it")
+
         async def main():
             handle = Handle()
             handle.future = asyncio.get_running_loop().create_future()
@@ -267,5 +270,7 @@ class Identity(unittest.TestCase):
         self.assertEqual(len({first, hstreamdb.RecordId(1, 2, 9)}), 1)
         self.assertEqual(pickle.loads(pickle.dumps(first)), first)
         self.assertEqual((first.shard_id, first.batch_id, first.batch_index), (1, 2, 9))
+        self.assertEqual(first, (1, 2, 9))
+        self.assertEqual(repr(first), "RecordId(shard_id=1, batch_id=2, batch_index=9)")
         with self.assertRaises(hstreamdb.InvalidArgumentError):
             hstreamdb.RecordId.parse("1-2")

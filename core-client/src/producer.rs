@@ -292,10 +292,9 @@ impl Producer {
                     producer.refresh_shards_later();
                 }
                 for (position, error) in refused {
-                    call.fail(
-                        position..position + 1,
-                        error.with_resource(format!("stream {:?}", producer.stream)),
-                    );
+                    let error = error.with_resource(format!("stream {:?}", producer.stream));
+                    producer.tell_refused(call.tag(), position, &error);
+                    call.fail(position..position + 1, error);
                 }
             }));
         }

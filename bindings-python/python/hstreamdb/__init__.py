@@ -1,4 +1,4 @@
-"""HStreamDB client for asyncio.
+"""HStreamDB client for asyncio; :mod:`hstreamdb.sync` is the same for programs without.
 
     import asyncio, hstreamdb
 
@@ -10,43 +10,68 @@
 
     asyncio.run(main())
 
-Every failure is an :class:`HStreamError`; the classes below it are in :mod:`hstreamdb.errors`.
+Every failure is an :class:`HStreamError`; the classes below it are in :mod:`hstreamdb.errors`. Log lines of the client go to the
+logger ``hstreamdb`` and those below it.
 """
 
+import logging
+
+from . import _interpreter  # noqa: F401  # isort: skip
 from ._native import (
-    Batch,
     Client,
     Consumer,
+    Events,
+    HandlerContext,
+    HRecord,
+    PolledReader,
     Producer,
     Reader,
-    Record,
-    RecordId,
+    ReceivedBatch,
+    ReceivedRecord,
+    StreamPosition,
     __version__,
     connect,
+    hrecord_decode,
+    hrecord_encode,
+    metric_table,
     option_table,
+    plain_row,
+    stat_table,
 )
 from .errors import *  # noqa: F401,F403
 from .errors import __all__ as _errors
-from .reports import CloseReport, Pending, StopReport
-from .resources import ConsumerInfo, Shard, Stream, Subscription
+from .record_id import RecordId
+from .reports import *  # noqa: F401,F403
+from .reports import __all__ as _reports
+from .resources import *  # noqa: F401,F403
+from .resources import __all__ as _resources
+
+# What to show is for the application to say.
+logging.getLogger("hstreamdb").addHandler(logging.NullHandler())
 
 # Two classes are named like builtins of Python or asyncio; `import *` must not hide those.
-__all__ = [name for name in _errors if name not in ("TimeoutError", "CancelledError")] + [
-    "Batch",
+__all__ = [name for name in _errors if name not in ("TimeoutError", "CancelledError")]
+__all__ += _reports
+__all__ += _resources
+__all__ += [
     "Client",
-    "CloseReport",
     "Consumer",
-    "ConsumerInfo",
-    "Pending",
+    "Events",
+    "HRecord",
+    "HandlerContext",
+    "PolledReader",
     "Producer",
     "Reader",
-    "Record",
+    "ReceivedBatch",
+    "ReceivedRecord",
     "RecordId",
-    "Shard",
-    "StopReport",
-    "Stream",
-    "Subscription",
+    "StreamPosition",
     "connect",
+    "hrecord_decode",
+    "hrecord_encode",
+    "metric_table",
     "option_table",
+    "plain_row",
+    "stat_table",
     "__version__",
 ]

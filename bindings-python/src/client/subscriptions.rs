@@ -1,4 +1,4 @@
-//! Subscriptions, their consumers, and readers left on the server.
+//! Subscriptions and their consumers.
 
 use super::ClientBase;
 use crate::{arguments, resources};
@@ -103,22 +103,6 @@ impl ClientBase {
         self.caller.call(py, async move { core.list_consumers(&subscription).await }, |py, all| {
             resources::list(py, all, resources::consumer)
         })
-    }
-
-    /// A list of the ids of polled readers that servers keep, those of programs that were killed included.
-    ///
-    /// Raises `UnavailableError`, `TimeoutError`, `ClosedError`.
-    fn list_shard_readers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let core = self.core.clone();
-        self.caller.call(py, async move { core.list_shard_readers().await }, |py, ids| ids.into_py_any(py))
-    }
-
-    /// Deletes a polled reader that is left on a server.
-    ///
-    /// Raises `NotFoundError`, `UnavailableError`, `TimeoutError`, `ClosedError`.
-    fn delete_shard_reader<'py>(&self, py: Python<'py>, reader_id: String) -> PyResult<Bound<'py, PyAny>> {
-        let core = self.core.clone();
-        self.caller.call_none(py, async move { core.delete_shard_reader(&reader_id).await })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use hstreamdb_proto::{DEFAULT_PORT, api::ServerNode};
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, fmt, str::FromStr, sync::Arc};
 
 /// Host and port of a node, as this client connects to it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,6 +31,18 @@ impl NodeAddress {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (host, port) = split_port(text)?;
         Ok(NodeAddress::new(host, port.unwrap_or(DEFAULT_PORT)))
+    }
+}
+
+/// From `host:port`; IPv6 in brackets. The port may be left out.
+impl FromStr for NodeAddress {
+    type Err = Error;
+
+    /// # Errors
+    /// `InvalidArgument` for text that is none.
+    fn from_str(text: &str) -> Result<Self> {
+        NodeAddress::parse(text)
+            .map_err(|reason| Error::new(ErrorKind::InvalidArgument, "parse node address").with_message(reason))
     }
 }
 

@@ -128,7 +128,8 @@ impl ProducerBuilder {
     }
 
     /// Is told what became of every batch: once, after its receipts, in the order of its shard. Also of batches that
-    /// were never sent.
+    /// were never sent. A record of a call with a [`tag`](crate::RecordBatch::with_tag) that gets into no batch is told alone,
+    /// of shard 0.
     ///
     /// It runs on a thread of the runtime, never inside `append` and under no lock. Until it returns, its shard goes
     /// no further and `flush` and `close` do not end, so it must not block. A panic in it is contained and logged.

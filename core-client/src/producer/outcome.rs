@@ -113,6 +113,11 @@ impl Call {
         Arc::new(Call { tag, state: Mutex::new(state) })
     }
 
+    /// The tag of its records.
+    pub fn tag(&self) -> u64 {
+        self.tag
+    }
+
     /// The records at `positions` failed before they got into a batch.
     pub fn fail(&self, positions: Range<usize>, error: Error) {
         self.resolve(Positions::Run(positions), Err(&error));

@@ -6,6 +6,7 @@ use super::{
     delivery::Gone,
     flow::FlowControl,
     lookup::ShardLookup,
+    observer::{BatchPart, BatchReport},
     report::{CloseReport, Unresolved},
     settings::ProducerSettings,
     transport::Transport,
@@ -108,6 +109,25 @@ impl Shared {
     /// Short critical sections only; nobody is told anything while it is held.
     pub fn intake(&self) -> MutexGuard<'_, Intake> {
         self.intake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whoever is told of batches about a record that gets into none, so that each record of a call with a tag is told
+    /// of exactly once.
+    pub fn tell_refused(&self, tag: u64, position: usize, error: &Error) {
+        if tag == 0 {
+            return;
+        }
+        if let Some(observer) = self.settings.observer(&self.stream) {
+            observer.tell(&BatchReport {
+                stream: observer.stream(),
+                shard_id: 0,
+                records: 1,
+                bytes: 0,
+                took: Duration::ZERO,
+                result: Err(error),
+                parts: &[BatchPart { tag, positions: position..position + 1 }],
+            });
+        }
     }
 
     /// Stops the intake; what was accepted is still sent.

@@ -71,6 +71,25 @@ async fn every_batch_is_reported_once_with_its_shard_size_and_ids() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_record_of_a_tagged_call_that_gets_into_no_batch_is_told_alone() {
+    let model = Model::new(1, 1, Faults::default(), true);
+    let (settings, seen) = watched(small_batches());
+    let producer = producer(&model, settings);
+    for tag in [0, 5] {
+        let mut batch = numbered(1);
+        batch.push("", &vec![0; 2 << 20]);
+        let outcome = producer.append_many(batch.with_tag(tag)).await.unwrap().await;
+        assert_eq!(outcome.errors[0].0, 1..2);
+    }
+    producer.flush().await.unwrap_or_default();
+    let seen = seen.lock().unwrap();
+    let mut told: Vec<_> = seen.iter().map(|batch| (batch.parts.clone(), batch.result.is_ok())).collect();
+    told.sort_by_key(|(parts, ok)| (parts[0].0, !ok));
+    // Without a tag nobody could say which record it is.
+    assert_eq!(told, [(vec![(0, 0..1)], true), (vec![(5, 0..1)], true), (vec![(5, 1..2)], false)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn batches_that_a_close_gives_up_are_reported_too() {
     let model = Model::new(1, 1, Faults { hangs: 100, ..Faults::default() }, true);
     let (settings, seen) = watched(ProducerSettings { max_inflight_per_shard: 2, ..small_batches() });
