@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the wheel, installs it into a clean environment of every CPython found (PATH and pyenv, 3.7 and newer) and
-# runs the tests there against a real server. Ends with `python: N passed, N failed`.
+# runs the tests there against a real server; checks the types with the first one. Ends with `python: N passed, N failed`.
 # PYTHONS="python3 /path/python3.9" chooses the interpreters.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -45,8 +45,15 @@ while read -r python; do
     "$python" -m venv "$environment" || broken "$python cannot make a virtual environment"
     "$environment/bin/python" -m pip install -q --disable-pip-version-check --no-index .setup/wheel/hstreamdb-*.whl ||
         broken "the wheel does not install on Python $version"
+    # What some tests are about, where it can be had for this version; they are skipped without.
+    extras="uvloop"
+    [ -n "${first:-}" ] || extras="uvloop pandas pyarrow"
+    for extra in $extras; do
+        "$environment/bin/python" -m pip install -q --disable-pip-version-check --only-binary :all: "$extra" 2>/dev/null ||
+            echo "== Python $version: no $extra"
+    done
     echo "== Python $version"
-    output=$(HSTREAM_SERVER_BINARY="$PWD/target/debug/hstream-server" timeout 300 \
+    output=$(HSTREAM_SERVER_BINARY="$PWD/target/debug/hstream-server" timeout 600 \
         "$environment/bin/python" -X faulthandler bindings-python/tests 2>&1)
     status=$?
     printf '%s\n' "$output"
@@ -55,6 +62,14 @@ while read -r python; do
     [ "$status" = 0 ] || [ "$bad" -gt 0 ] || bad=1
     passed=$((passed + good))
     failed=$((failed + bad))
+    if [ -z "${first:-}" ]; then
+        first=$environment/bin/python
+        output=$(bindings-python/types.sh "$first" 2>&1)
+        printf '%s\n' "$output"
+        read -r good bad <<<"$(printf '%s\n' "$output" | sed -nE 's/^typing: ([0-9]+) passed, ([0-9]+) failed$/\1 \2/p' | grep . || echo 0 1)"
+        passed=$((passed + good))
+        failed=$((failed + bad))
+    fi
 done < <(interpreters)
 
 [ "$((passed + failed))" -gt 0 ] || failed=1

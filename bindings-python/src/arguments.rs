@@ -7,8 +7,8 @@ use pyo3::{
     prelude::*,
     sync::PyOnceLock,
     types::{
-        PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyMapping, PyMemoryView, PyString, PyTuple,
-        PyType,
+        PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyMapping, PyMemoryView, PyString,
+        PyTuple, PyType,
     },
 };
 use std::time::Duration;
@@ -194,7 +194,9 @@ fn with_attributes(record: Record, attributes: &[(String, String)]) -> Record {
 
 fn wrong_payload(payload: &Bound<'_, PyAny>) -> PyErr {
     let given = payload.get_type().name().map_or_else(|_| "something else".into(), |name| name.to_string());
-    PyTypeError::new_err(format!("payload: expected bytes, bytearray, memoryview, str, dict or HRecord, got {given}"))
+    PyTypeError::new_err(format!(
+        "payload: expected bytes, bytearray, memoryview, str, dict or HRecord, got {given}"
+    ))
 }
 
 /// The batch of a single record.

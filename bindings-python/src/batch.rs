@@ -1,7 +1,7 @@
 //! A received batch: decoded when its content is asked for, column by column or record by record; acknowledged as a whole.
 
 use crate::{
-    errors,
+    errors, gate,
     record::{ReceivedRecord, attributes_of, json_of, not_from_consumer},
     record_id,
 };
@@ -43,7 +43,7 @@ impl ReceivedBatch {
     }
 
     fn decoded(&self, py: Python<'_>) -> PyResult<&[hstreamdb::ReceivedRecord]> {
-        py.detach(|| self.inner.decoded()).map_err(|error| errors::raise(py, &error))
+        gate::detach(py, || self.inner.decoded()).map_err(|error| errors::raise(py, &error))
     }
 
     fn column<'py, T>(
@@ -65,7 +65,8 @@ impl ReceivedBatch {
     #[getter]
     fn records<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let records = self.records.get_or_try_init(py, || {
-            let decoded = py.detach(|| self.inner.records()).map_err(|error| errors::raise(py, &error))?;
+            let decoded =
+                gate::detach(py, || self.inner.records()).map_err(|error| errors::raise(py, &error))?;
             let records: Vec<_> = decoded
                 .into_iter()
                 .map(|record| Py::new(py, ReceivedRecord::new(record, self.consumer.clone())))
@@ -153,7 +154,7 @@ impl ReceivedBatch {
     /// Raises `InvalidArgumentError` for a reader's batch, `ClosedError` after the consumer has stopped.
     fn ack(&self, py: Python<'_>) -> PyResult<()> {
         let consumer = self.consumer.as_ref().ok_or_else(|| not_from_consumer(py))?;
-        py.detach(|| consumer.ack_batch(&self.inner)).map_err(|error| errors::raise(py, &error))
+        gate::detach(py, || consumer.ack_batch(&self.inner)).map_err(|error| errors::raise(py, &error))
     }
 
     fn __len__(&self) -> usize {

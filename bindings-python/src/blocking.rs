@@ -47,16 +47,11 @@ impl<T: Send> Meeting<T> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let arrived = py.detach(|| {
-                let value = self.value();
-                if value.is_none() {
-                    let slice = left.map_or(TICK, |left| left.min(TICK));
-                    let waited = self.arrived.wait_timeout_while(value, slice, |value| value.is_none());
-                    drop(waited.unwrap_or_else(PoisonError::into_inner));
-                }
-                // A daemon thread must not enter an interpreter that is leaving.
-                gate::stay_out_if_leaving();
-                self.value().is_some()
+            let arrived = gate::detach(py, || {
+                let slice = left.map_or(TICK, |left| left.min(TICK));
+                let waited = self.arrived.wait_timeout_while(self.value(), slice, |value| value.is_none());
+                let (value, _) = waited.unwrap_or_else(PoisonError::into_inner);
+                value.is_some()
             });
             if arrived {
                 return Ok(true);
@@ -78,7 +73,7 @@ where
     let cancel = CancelToken::new();
     let meeting = Arc::new(Meeting::default());
     let done = meeting.clone();
-    py.detach(|| runtime.spawn(&cancel, future, move |outcome| done.put(outcome)));
+    gate::detach(py, || runtime.spawn(&cancel, future, move |outcome| done.put(outcome)));
     let interrupted = loop {
         match meeting.wait(py, None) {
             Err(interrupt) => break interrupt,
@@ -89,6 +84,6 @@ where
             }
         }
     };
-    py.detach(|| cancel.cancel());
+    gate::detach(py, || cancel.cancel());
     Err(interrupted)
 }

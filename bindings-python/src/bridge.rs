@@ -195,7 +195,7 @@ where
     let (promise, awaitable) = Promise::new(py)?;
     let token = CancelToken::new();
     cancel_with(&awaitable, &token)?;
-    py.detach(|| {
+    gate::detach(py, || {
         runtime.spawn(&token, future, move |outcome| {
             promise.resolve(move |py| match outcome {
                 Ok(value) => convert(py, value),

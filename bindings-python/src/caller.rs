@@ -1,7 +1,7 @@
 //! How the caller of a handle waits: on an event loop, or with the calling thread. The handles of `hstreamdb` and those of
 //! `hstreamdb.sync` differ in nothing else.
 
-use crate::{blocking, bridge, errors, runtime};
+use crate::{blocking, bridge, errors, gate, runtime};
 use hstreamdb::Runtime;
 use pyo3::prelude::*;
 use std::{fmt, sync::Arc};
@@ -55,7 +55,9 @@ impl Caller {
             return bridge::call(py, &self.runtime, future, convert);
         }
         self.check(py)?;
-        match blocking::run(py, &self.runtime, future)? {
+        let outcome = blocking::run(py, &self.runtime, future)?;
+        let _staying = gate::stay(py);
+        match outcome {
             Ok(value) => Ok(convert(py, value)?.into_bound(py)),
             Err(error) => Err(errors::raise(py, &error)),
         }

@@ -14,7 +14,9 @@ mod views;
 
 pub use stats::stat_table;
 
-use crate::{arguments, caller::Caller, errors, events::EventsBase, handle, logs, providers, resources};
+use crate::{
+    arguments, caller::Caller, errors, events::EventsBase, gate, handle, logs, providers, resources,
+};
 use hstreamdb::ClientBuilder;
 use pyo3::{
     prelude::*,
@@ -135,20 +137,21 @@ impl ClientBase {
     #[getter]
     fn nodes(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let core = self.check(py)?;
-        resources::list(py, py.detach(|| core.nodes()), resources::node)
+        resources::list(py, gate::detach(py, || core.nodes()), resources::node)
     }
 
     /// Membership and connection events from now on, to iterate over.
     fn events(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let core = self.check(py)?;
-        EventsBase::make(py, py.detach(|| core.events()), &self.caller)
+        let (events, closed) = gate::detach(py, || (core.events(), core.is_closed()));
+        EventsBase::make(py, events, closed, &self.caller)
     }
 
     /// Counters and gauges by name over everything made from this client; durations as a tuple of count, and total and longest in
     /// seconds.
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let core = self.check(py)?;
-        let snapshot = py.detach(|| core.metrics());
+        let snapshot = gate::detach(py, || core.metrics());
         let values = PyDict::new(py);
         for (name, value) in snapshot.counters {
             values.set_item(name, value)?;
@@ -207,10 +210,7 @@ impl SyncClient {
     }
 
     #[pyo3(signature = (*_exception))]
-    fn __exit__<'py>(
-        slf: Bound<'py, Self>,
-        _exception: &Bound<'py, PyTuple>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn __exit__<'py>(slf: Bound<'py, Self>, _exception: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
         slf.as_super().get().close_within(slf.py(), CLOSE_WAIT)
     }
 }

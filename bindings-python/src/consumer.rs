@@ -4,7 +4,7 @@ use crate::{
     arguments,
     batch::ReceivedBatch,
     caller::Caller,
-    errors, handle,
+    errors, gate, handle,
     listener::Listener,
     record_id, reports,
     returned::{self, InTransit, Returned},
@@ -130,7 +130,8 @@ impl ConsumerBase {
         let (py, this) = (slf.py(), slf.get());
         let consumer = this.core(py)?;
         let run_options = arguments::apply(py, RunOptions::new(), options, RunOptions::set)?;
-        let concurrency = match options.map(|options| options.get_item("concurrency")).transpose()?.flatten() {
+        let concurrency = match options.map(|options| options.get_item("concurrency")).transpose()?.flatten()
+        {
             Some(concurrency) if !concurrency.is_none() => concurrency.extract()?,
             _ => 1_usize,
         };
@@ -171,7 +172,7 @@ impl ConsumerBase {
     #[getter]
     fn stats(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let consumer = self.core(py)?;
-        reports::consumer_stats(py, py.detach(|| consumer.stats()))
+        reports::consumer_stats(py, gate::detach(py, || consumer.stats()))
     }
 
     /// Starts receiving and gives the consumer back, when it is attached or after the request timeout; it goes on trying then.
@@ -262,7 +263,7 @@ impl ConsumerBase {
     fn ack(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<()> {
         let consumer = self.core(py)?;
         let ids = record_id::list_argument(ids)?;
-        py.detach(|| consumer.ack(&ids)).map_err(|error| errors::raise(py, &error))
+        gate::detach(py, || consumer.ack(&ids)).map_err(|error| errors::raise(py, &error))
     }
 
     /// Waits until every ack made so far was sent. The wire has no answer to an ack; only a clean `stop` tells that the server
@@ -278,7 +279,7 @@ impl ConsumerBase {
     fn stop_delivery(&self, py: Python<'_>) -> PyResult<()> {
         let consumer = self.core(py)?;
         self.returned.close();
-        py.detach(|| consumer.stop_delivery());
+        gate::detach(py, || consumer.stop_delivery());
         Ok(())
     }
 
@@ -328,10 +329,7 @@ impl SyncConsumer {
     }
 
     #[pyo3(signature = (*_exception))]
-    fn __exit__<'py>(
-        slf: Bound<'py, Self>,
-        _exception: &Bound<'py, PyTuple>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn __exit__<'py>(slf: Bound<'py, Self>, _exception: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
         slf.as_super().get().stop_with(slf.py(), STOP_WAIT, |py, _| Ok(py.None()))
     }
 

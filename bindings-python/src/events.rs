@@ -1,7 +1,7 @@
 //! What a client tells about its cluster, one event after the other.
 
 use crate::{caller::Caller, handle, resources};
-use hstreamdb::Events as CoreEvents;
+use hstreamdb::{ClientEvent, Events as CoreEvents};
 use pyo3::{
     exceptions::{PyStopAsyncIteration, PyStopIteration},
     prelude::*,
@@ -10,7 +10,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 use tokio::sync::Mutex;
@@ -20,6 +20,8 @@ use tokio::sync::Mutex;
 pub struct EventsBase {
     events: Arc<Mutex<CoreEvents>>,
     dropped: Arc<AtomicU64>,
+    /// The client was closed: that was the last event.
+    ended: Arc<AtomicBool>,
     caller: Caller,
 }
 
@@ -42,11 +44,12 @@ pub struct Events;
 pub struct SyncEvents;
 
 impl EventsBase {
-    /// Events from now on.
-    pub fn make(py: Python<'_>, events: CoreEvents, caller: &Caller) -> PyResult<Py<PyAny>> {
+    /// Events from now on; none when the client is closed already.
+    pub fn make(py: Python<'_>, events: CoreEvents, closed: bool, caller: &Caller) -> PyResult<Py<PyAny>> {
         let base = EventsBase {
             events: Arc::new(Mutex::new(events)),
             dropped: Arc::default(),
+            ended: Arc::new(AtomicBool::new(closed)),
             caller: caller.clone(),
         };
         handle::make(py, base, caller, Events, SyncEvents)
@@ -57,10 +60,14 @@ impl EventsBase {
         py: Python<'py>,
         at_end: fn(Python<'_>) -> PyResult<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let (events, dropped) = (self.events.clone(), self.dropped.clone());
+        let (events, dropped, ended) = (self.events.clone(), self.dropped.clone(), self.ended.clone());
         let next = async move {
             let mut events = events.lock().await;
+            if ended.load(Relaxed) {
+                return Ok(None);
+            }
             let event = events.next().await;
+            ended.store(matches!(&event, None | Some(ClientEvent::Closed)), Relaxed);
             dropped.store(events.dropped(), Relaxed);
             Ok(event)
         };
@@ -73,7 +80,7 @@ impl EventsBase {
 
 #[pymethods]
 impl EventsBase {
-    /// The next `ClientEvent`; `None` when the client is gone.
+    /// The next `ClientEvent`; `None` after the one that says that the client was closed.
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.pull(py, |py| Ok(py.None()))
     }

@@ -216,11 +216,9 @@ impl Feed {
             Ok(receipt) => {
                 call.tell(Ok(()));
                 let done = call.done;
-                self.runtime.spawn(
-                    &CancelToken::new(),
-                    async move { Ok(receipt.await) },
-                    move |outcome| done(outcome.unwrap_or_else(|error| failed(records, error))),
-                );
+                self.runtime.spawn(&CancelToken::new(), async move { Ok(receipt.await) }, move |outcome| {
+                    done(outcome.unwrap_or_else(|error| failed(records, error)))
+                });
             }
         }
     }

@@ -47,14 +47,30 @@ pub fn is_shut() -> bool {
     STATE.load(SeqCst) & SHUT != 0
 }
 
-/// Never returns for a thread of Python that is detached while another one leaves the interpreter: going back in is what
-/// CPython ends such threads for, or crashes at. Only daemon threads are left at that time, and nobody waits for those.
-pub fn stay_out_if_leaving() {
-    if is_shut() && LEAVING.get().is_some_and(|leaving| *leaving != thread::current().id()) {
-        loop {
-            thread::park();
+/// Runs `f` without the interpreter, as `Python::detach`, and comes back through the gate. Every thread of Python that lets go of
+/// the interpreter does it here: one that came back while the interpreter is finalised would be ended by CPython in the middle of
+/// our frames, which aborts the process.
+pub fn detach<R: Send>(py: Python<'_>, f: impl FnOnce() -> R + Send) -> R {
+    let (result, _inside) = py.detach(|| {
+        let result = f();
+        let inside = Inside;
+        let shut = STATE.fetch_add(1, SeqCst) & SHUT != 0;
+        if shut && LEAVING.get().is_some_and(|leaving| *leaving != thread::current().id()) {
+            drop(inside);
+            // Only daemon threads are left by then, and nobody waits for those.
+            loop {
+                thread::park();
+            }
         }
-    }
+        (result, inside)
+    });
+    result
+}
+
+/// For a thread of Python that is to run Python code below our frames: leaving waits until the guard is dropped.
+pub fn stay(_py: Python<'_>) -> impl Drop {
+    STATE.fetch_add(1, SeqCst);
+    Inside
 }
 
 /// Lets nobody in any more and waits, bounded, until everybody is out.

@@ -31,9 +31,9 @@ pub fn start(py: Python<'_>) {
 }
 
 fn hand_over(queue: &LogQueue) {
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else { return };
     let mut dropped = 0;
-    while let Some(first) = runtime.block_on(queue.next()) {
+    // A forked child has the queue, too, and this thread only if it starts its own.
+    while let Some(first) = queue.wait_next() {
         let mut lines = vec![first];
         while lines.len() < AT_ONCE
             && let Some(line) = queue.try_next()

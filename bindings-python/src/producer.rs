@@ -7,7 +7,7 @@ use crate::{
     caller::Caller,
     errors,
     feed::Feed,
-    handle,
+    gate, handle,
     listener::Listener,
     receipt::{Convert, Receipt, all_ids, only_id},
     reports,
@@ -99,10 +99,10 @@ impl ProducerBase {
         let cancel = CancelToken::new();
         if self.caller.is_blocking() {
             let (receipt, done) = receipt(convert);
-            py.detach(|| feed.append(batch, done, cancel.clone()));
+            gate::detach(py, || feed.append(batch, done, cancel.clone()));
             let waited = receipt.wait(py, None);
             if waited.is_err() {
-                py.detach(|| cancel.cancel());
+                gate::detach(py, || cancel.cancel());
             }
             return match waited? {
                 Ok(value) => Ok(value.clone_ref(py).into_bound(py)),
@@ -111,7 +111,7 @@ impl ProducerBase {
         }
         let (promise, awaitable) = Promise::new(py)?;
         bridge::cancel_with(&awaitable, &cancel)?;
-        py.detach(|| {
+        gate::detach(py, || {
             let done = Box::new(move |outcome| promise.resolve(move |py| convert(py, outcome)));
             feed.append(batch, done, cancel);
         });
@@ -121,7 +121,7 @@ impl ProducerBase {
     /// For a thread that does not wait for the outcome, but for room.
     fn submit_with_receipt(&self, py: Python<'_>, batch: RecordBatch, convert: Convert) -> PyResult<Receipt> {
         let feed = self.feed(py)?;
-        if py.detach(|| feed.is_waiting()) {
+        if gate::detach(py, || feed.is_waiting()) {
             let before = feed.clone();
             self.caller.call_none(py, async move {
                 before.handed_over().await;
@@ -129,7 +129,7 @@ impl ProducerBase {
             })?;
         }
         let (receipt, done) = receipt(convert);
-        py.detach(|| feed.append(batch, done, CancelToken::new()));
+        gate::detach(py, || feed.append(batch, done, CancelToken::new()));
         Ok(receipt)
     }
 }
@@ -205,14 +205,14 @@ impl ProducerBase {
         let feed = self.feed(py)?;
         if self.caller.is_blocking() {
             let (receipt, done) = receipt(only_id);
-            return match py.detach(|| feed.append_now(batch, done)) {
+            return match gate::detach(py, || feed.append_now(batch, done)) {
                 Ok(()) => receipt.into_bound_py_any(py),
                 Err((error, _)) => Err(errors::raise(py, &error)),
             };
         }
         let (promise, awaitable) = Promise::new(py)?;
         let done = Box::new(move |outcome| promise.resolve(move |py| only_id(py, outcome)));
-        if let Err((error, done)) = py.detach(|| feed.append_now(batch, done)) {
+        if let Err((error, done)) = gate::detach(py, || feed.append_now(batch, done)) {
             // Nobody has seen the future: cancelled, it takes whatever the completion reports silently.
             awaitable.call_method0("cancel")?;
             drop(done);
@@ -279,7 +279,7 @@ impl ProducerBase {
         let feed = self.feed(py)?;
         let cancel = CancelToken::new();
         // In the order of calls, whenever it is awaited.
-        let accepted = py.detach(|| feed.post(batch, cancel));
+        let accepted = gate::detach(py, || feed.post(batch, cancel));
         self.caller.call_none(py, accepted)
     }
 
@@ -294,7 +294,7 @@ impl ProducerBase {
     #[getter]
     fn pending(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let feed = self.feed(py)?;
-        let (records, bytes) = py.detach(|| feed.pending());
+        let (records, bytes) = gate::detach(py, || feed.pending());
         reports::pending(py, records, bytes)
     }
 
@@ -353,10 +353,7 @@ impl SyncProducer {
     }
 
     #[pyo3(signature = (*_exception))]
-    fn __exit__<'py>(
-        slf: Bound<'py, Self>,
-        _exception: &Bound<'py, PyTuple>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn __exit__<'py>(slf: Bound<'py, Self>, _exception: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
         slf.as_super().get().close_with(slf.py(), CLOSE_WAIT, |py, _| Ok(py.None()))
     }
 }

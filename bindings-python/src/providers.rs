@@ -85,7 +85,12 @@ impl Provider {
         let job: Job = Box::new(move || {
             gate::attach(|py| {
                 if let Err(error) = provider.run(py, arguments, reply) {
-                    listener::log(py, "error", "a function of the application could not be asked", Some(error));
+                    listener::log(
+                        py,
+                        "error",
+                        "a function of the application could not be asked",
+                        Some(error),
+                    );
                 }
             });
         });
@@ -147,7 +152,9 @@ fn addresses(py: Python<'_>, value: Py<PyAny>) -> PyResult<Vec<IpAddr>> {
     for address in value.bind(py).try_iter()? {
         let text: String = address?.str()?.extract()?;
         let address = text.parse().map_err(|_| {
-            pyo3::exceptions::PyValueError::new_err(format!("the name_resolver gave {text:?}, which is no address"))
+            pyo3::exceptions::PyValueError::new_err(format!(
+                "the name_resolver gave {text:?}, which is no address"
+            ))
         })?;
         found.push(address);
     }

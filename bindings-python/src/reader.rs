@@ -240,10 +240,7 @@ impl SyncReader {
     }
 
     #[pyo3(signature = (*_exception))]
-    fn __exit__<'py>(
-        slf: Bound<'py, Self>,
-        _exception: &Bound<'py, PyTuple>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn __exit__<'py>(slf: Bound<'py, Self>, _exception: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
         slf.as_super().get().close(slf.py())
     }
 

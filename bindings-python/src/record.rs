@@ -1,6 +1,6 @@
 //! Received records as Python sees them.
 
-use crate::{errors, record_id};
+use crate::{errors, gate, record_id};
 use hstreamdb::Consumer as CoreConsumer;
 use pyo3::{
     prelude::*,
@@ -82,7 +82,7 @@ impl ReceivedRecord {
     /// Raises `InvalidArgumentError` for a reader's record, `ClosedError` after the consumer has stopped.
     fn ack(&self, py: Python<'_>) -> PyResult<()> {
         let consumer = self.consumer.as_ref().ok_or_else(|| not_from_consumer(py))?;
-        py.detach(|| consumer.ack(&[self.inner.id])).map_err(|error| errors::raise(py, &error))
+        gate::detach(py, || consumer.ack(&[self.inner.id])).map_err(|error| errors::raise(py, &error))
     }
 
     fn __repr__(&self) -> String {

@@ -128,9 +128,5 @@ pub fn consumer_event(py: Python<'_>, event: &ConsumerEvent) -> PyResult<Py<PyAn
         }
         _ => {}
     }
-    make(
-        py,
-        "ConsumerEvent",
-        (event.name(), name, node, delay, records, acked, first, report, error),
-    )
+    make(py, "ConsumerEvent", (event.name(), name, node, delay, records, acked, first, report, error))
 }

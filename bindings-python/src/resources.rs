@@ -2,8 +2,8 @@
 
 use crate::errors;
 use hstreamdb::{
-    ClientEvent, ClusterDescription, ClusterRates, ClusterStats, ConnectorInfo, ConsumerInfo, Node, NodeFailure,
-    NodeStats, QueryInfo, ReadGap, Row, Schema, ShardInfo, StatRefusal, StatValues, StreamInfo,
+    ClientEvent, ClusterDescription, ClusterRates, ClusterStats, ConnectorInfo, ConsumerInfo, Node,
+    NodeFailure, NodeStats, QueryInfo, ReadGap, Row, Schema, ShardInfo, StatRefusal, StatValues, StreamInfo,
     SubscriptionInfo, ViewInfo,
 };
 use pyo3::{
@@ -219,7 +219,6 @@ pub fn client_event(py: Python<'_>, event: ClientEvent) -> PyResult<Py<PyAny>> {
         ),
     )
 }
-
 
 /// A Python list of what `make_one` makes of each.
 pub fn list<T>(

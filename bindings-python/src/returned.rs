@@ -84,7 +84,8 @@ impl Returned {
         if let Ok(batch) = value.cast::<PyBatch>() {
             self.keep(Item::Batches(vec![batch.get().received()]));
         } else if let Ok(list) = value.cast::<PyList>() {
-            let batches = list.iter().filter_map(|batch| Some(batch.cast::<PyBatch>().ok()?.get().received()));
+            let batches =
+                list.iter().filter_map(|batch| Some(batch.cast::<PyBatch>().ok()?.get().received()));
             let batches: Vec<_> = batches.collect();
             if !batches.is_empty() {
                 self.keep(Item::Batches(batches));

@@ -5,6 +5,7 @@ use crate::{
     batch::ReceivedBatch,
     caller::Caller,
     errors::{self, Raised},
+    gate,
     record::ReceivedRecord,
 };
 use hstreamdb::{
@@ -107,7 +108,8 @@ impl Unasked {
     pub fn new(options: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
         let action = |name: &str| -> PyResult<FailureAction> {
             let given = options.map(|options| options.get_item(name)).transpose()?.flatten();
-            let given: Option<String> = given.filter(|given| !given.is_none()).map(|given| given.extract()).transpose()?;
+            let given: Option<String> =
+                given.filter(|given| !given.is_none()).map(|given| given.extract()).transpose()?;
             let default = || {
                 let mut rows = hstreamdb::option_table().iter();
                 let row = rows.find(|row| row.scope == OptionScope::Handler && row.name == name);
@@ -165,7 +167,7 @@ impl Run {
                 running.run_with(options, handler).await
             }
         };
-        py.detach(|| {
+        gate::detach(py, || {
             caller.runtime().spawn(&cancel, run, move |end| {
                 let _ = at_end.send(Message::End(end));
             });
@@ -185,12 +187,15 @@ impl Drop for Run {
 impl Run {
     /// The next call to be made, the same object again when it is given up, `None` at the end; raises what ended the run.
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let (messages, consumer, caller) = (self.messages.clone(), self.consumer.clone(), self.caller.clone());
+        let (messages, consumer, caller) =
+            (self.messages.clone(), self.consumer.clone(), self.caller.clone());
         let next = async move { Ok(messages.lock().await.recv().await) };
         self.caller.call(py, next, move |py, message| match message {
             None | Some(Message::End(Ok(()))) => Ok(py.None()),
             Some(Message::End(Err(error))) => Err(errors::raise(py, &error)),
-            Some(Message::Abandoned(reply)) => HandlerCall { reply, work: None, context: None }.into_py_any(py),
+            Some(Message::Abandoned(reply)) => {
+                HandlerCall { reply, work: None, context: None }.into_py_any(py)
+            }
             Some(Message::Call(work, context, reply)) => {
                 let work = match work {
                     Work::Batch(batch) => ReceivedBatch::new(batch, Some(consumer)).into_py_any(py)?,
@@ -204,7 +209,7 @@ impl Run {
 
     /// Lets go of everything; handlers at work are given up.
     fn cancel(&self, py: Python<'_>) {
-        py.detach(|| self.cancel.cancel());
+        gate::detach(py, || self.cancel.cancel());
     }
 }
 
@@ -267,7 +272,8 @@ impl HandlerCall {
 
 /// What `on_failure` said: the name of an action, or seconds to wait before the next try.
 fn failure_action(value: &Bound<'_, PyAny>) -> PyResult<FailureAction> {
-    const WANTED: &str = "on_failure has to give \"skip\", \"acknowledge\", \"stop\" or seconds until the next try";
+    const WANTED: &str =
+        "on_failure has to give \"skip\", \"acknowledge\", \"stop\" or seconds until the next try";
     if let Ok(text) = value.cast::<PyString>() {
         let name = text.to_cow()?;
         return FailureAction::from_name(&name)

@@ -59,7 +59,7 @@ pub fn _at_exit(py: Python<'_>) {
     gate::shut(py);
     let runtime = current().take();
     if let Some(runtime) = runtime {
-        py.detach(|| runtime.shutdown(EXIT_WAIT));
+        gate::detach(py, || runtime.shutdown(EXIT_WAIT));
     }
 }
 

@@ -25,7 +25,8 @@ TEST_SECONDS = 60
 class ServerProcess:
     """Starts on a free port; `kill` is SIGKILL, `start` starts again on the same data and port."""
 
-    def __init__(self):
+    def __init__(self, *flags):
+        self.flags = list(flags)
         self.data = tempfile.mkdtemp(prefix="hstream-py-")
         self.port = 0
         self.process = None
@@ -38,7 +39,8 @@ class ServerProcess:
     def start(self):
         self.process = subprocess.Popen(
             [BINARY, "--bind-address", "127.0.0.1", "--port", str(self.port)]
-            + ["--internal-port", "0", "--data-dir", self.data, "--log-with-color", "false"],
+            + ["--internal-port", "0", "--data-dir", self.data, "--log-with-color", "false"]
+            + self.flags,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )

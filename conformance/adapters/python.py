@@ -54,7 +54,7 @@ class Admin:
         await self.client.delete_stream(stream, force=force, ignore_missing=ignore_missing)
 
     async def get_stream(self, stream):
-        found = (await self.client.get_stream(stream))._asdict()
+        found = (await self.client.get_stream(stream)).as_dict()
         del found["created_ms"]
         return found
 
@@ -135,7 +135,8 @@ class Adapter(Admin):
             outcome = {"ids": [str(id) for id in await appended]}
         except hstreamdb.HStreamError as error:
             outcome = {"failure": failure(error)}
-        return {**report._asdict(), **outcome}
+        counts = {name: getattr(report, name) for name in ("acknowledged", "failed", "unresolved")}
+        return {**counts, **outcome}
 
     async def attach(self, subscription, consumer, options):
         self.consumers[consumer] = await self.client.consumer(subscription, **options)
@@ -170,10 +171,14 @@ class Adapter(Admin):
             self.reader = await self.client.single_shard_reader(stream, **options)
         elif kind == "key":
             self.reader = await self.client.key_reader(stream, key, **options)
+        elif kind == "polled":
+            self.reader = await self.client.polled_reader(stream, int(shard), **options)
         else:
             raise hstreamdb.errors.UnimplementedError(f"there are no {kind} readers")
 
     async def read(self, timeout_ms):
+        if isinstance(self.reader, hstreamdb.PolledReader):
+            return await self.poll(timeout_ms)
         try:
             batch = await asyncio.wait_for(self.reader.next_batch(), timeout_ms / 1000)
         except asyncio.TimeoutError:
@@ -181,6 +186,16 @@ class Adapter(Admin):
         if batch is None:
             return {"records": [], "end": True}
         return {"records": shown(batch), "end": False}
+
+    async def poll(self, timeout_ms):
+        """Until something comes: a polled reader answers at once."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_ms / 1000
+        while True:
+            batches = await self.reader.read(1)
+            if batches or loop.time() >= deadline:
+                return {"records": [record for batch in batches for record in shown(batch)], "end": False}
+            await asyncio.sleep(0.02)
 
     async def close_reader(self):
         await self.reader.close()

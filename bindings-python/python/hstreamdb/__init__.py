@@ -10,8 +10,8 @@
 
     asyncio.run(main())
 
-Every failure is an :class:`HStreamError`; the classes below it are in :mod:`hstreamdb.errors`. Log lines of the client go to the
-logger ``hstreamdb`` and those below it.
+Every failure is an :class:`HStreamError`; the classes below it are in :mod:`hstreamdb.errors`. Log lines of the
+client go to the logger ``hstreamdb`` and those below it.
 """
 
 import logging

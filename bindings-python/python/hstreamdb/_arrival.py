@@ -1,7 +1,9 @@
 """The last step of a batch on its way to the caller."""
 
+from typing import Any
 
-async def arrive(handle, wanted):
+
+async def arrive(handle: Any, wanted: Any) -> Any:
     """What the handle receives next.
 
     From Python 3.12 on, a timeout may reach a task whose future has its result already; that result would be lost with

@@ -5,12 +5,17 @@ The core decides what is handled next and what is done about failures; here hand
 
 import asyncio
 import concurrent.futures
+import functools
 import inspect
+from typing import Any, Callable, Dict, Optional, Union
 
 from .reports import HandlerFailure
 
+Handler = Callable[..., Any]
+OnFailure = Optional[Callable[[HandlerFailure], Union[str, float]]]
 
-def _failed(call, error, on_failure):
+
+def _failed(call: Any, error: BaseException, on_failure: OnFailure) -> None:
     """Tells the core that a handler raised, with what the application says about it."""
     try:
         action = None
@@ -23,7 +28,7 @@ def _failed(call, error, on_failure):
         call.fail(problem, "stop")
 
 
-async def _handle(call, handler, on_failure, with_context):
+async def _handle(call: Any, handler: Handler, on_failure: OnFailure, with_context: bool) -> None:
     try:
         result = handler(call.work, call.context) if with_context else handler(call.work)
         if inspect.isawaitable(result):
@@ -40,9 +45,9 @@ async def _handle(call, handler, on_failure, with_context):
         call.succeed()
 
 
-async def run(run, handler, on_failure, with_context, concurrency):
+async def run(run: Any, handler: Handler, on_failure: OnFailure, with_context: bool, concurrency: int) -> None:
     loop = asyncio.get_running_loop()
-    tasks = {}
+    tasks: "Dict[int, asyncio.Task[None]]" = {}
     try:
         while True:
             call = await run.next()
@@ -57,7 +62,7 @@ async def run(run, handler, on_failure, with_context, concurrency):
             number = call.number
             tasks[number] = task
             # What it raises is no business of this loop: the core has been told.
-            task.add_done_callback(lambda done, number=number: (tasks.pop(number, None), _seen(done)))
+            task.add_done_callback(functools.partial(_seen, tasks, number))
     finally:
         run.cancel()
         left = list(tasks.values())
@@ -67,12 +72,13 @@ async def run(run, handler, on_failure, with_context, concurrency):
             await asyncio.wait(left)
 
 
-def _seen(task):
+def _seen(tasks: "Dict[int, asyncio.Task[None]]", number: int, task: "asyncio.Task[None]") -> None:
+    tasks.pop(number, None)
     if not task.cancelled():
         task.exception()
 
 
-def _handle_now(call, handler, on_failure, with_context):
+def _handle_now(call: Any, handler: Handler, on_failure: OnFailure, with_context: bool) -> None:
     if call.abandoned:
         return
     try:
@@ -90,7 +96,7 @@ def _handle_now(call, handler, on_failure, with_context):
         call.succeed()
 
 
-def run_sync(run, handler, on_failure, with_context, concurrency):
+def run_sync(run: Any, handler: Handler, on_failure: OnFailure, with_context: bool, concurrency: int) -> None:
     if concurrency > 1:
         return _run_in_threads(run, handler, on_failure, with_context, concurrency)
     try:
@@ -103,7 +109,7 @@ def run_sync(run, handler, on_failure, with_context, concurrency):
         run.cancel()
 
 
-def _run_in_threads(run, handler, on_failure, with_context, concurrency):
+def _run_in_threads(run: Any, handler: Handler, on_failure: OnFailure, with_context: bool, concurrency: int) -> None:
     with concurrent.futures.ThreadPoolExecutor(concurrency, thread_name_prefix="hstreamdb-handler") as threads:
         try:
             while True:

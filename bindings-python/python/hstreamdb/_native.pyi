@@ -1,6 +1,7 @@
+from datetime import datetime, timedelta
+from os import PathLike
 from typing import (
     Any,
-    AsyncIterator,
     Awaitable,
     Callable,
     Dict,
@@ -15,9 +16,6 @@ from typing import (
     Type,
     Union,
 )
-
-from datetime import datetime, timedelta
-from os import PathLike
 
 from .record_id import RecordId
 from .reports import (

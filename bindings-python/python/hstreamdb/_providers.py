@@ -3,9 +3,10 @@
 import asyncio
 import inspect
 import threading
+from typing import Any, Callable, List
 
 
-def run(function, arguments, loop, answer):
+def run(function: Callable[..., Any], arguments: List[str], loop: Any, answer: Any) -> None:
     """Calls `function` and gives its result to `answer`, without making the caller wait.
 
     A coroutine function runs on `loop` while that runs; everything else in a thread of its own.
@@ -19,7 +20,7 @@ def run(function, arguments, loop, answer):
         thread.start()
 
 
-async def _answer(function, arguments, answer):
+async def _answer(function: Callable[..., Any], arguments: List[str], answer: Any) -> None:
     try:
         result = function(*arguments)
         if inspect.isawaitable(result):
@@ -32,5 +33,5 @@ async def _answer(function, arguments, answer):
         answer.give(result)
 
 
-def _answer_in_thread(function, arguments, answer):
+def _answer_in_thread(function: Callable[..., Any], arguments: List[str], answer: Any) -> None:
     asyncio.run(_answer(function, arguments, answer))

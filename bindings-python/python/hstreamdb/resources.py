@@ -58,9 +58,7 @@ class Stream(_Stream):
 
 
 class Subscription(_Subscription):
-    """A subscription: a tuple of id, stream, ack timeout in seconds and limit of open records, with what is known besides as
-    attributes.
-    """
+    """A subscription: a tuple of id, stream, ack timeout (seconds), limit of open records, and more as attributes."""
 
     #: Where it started: "earliest" or "latest".
     offset: Optional[str]
@@ -216,7 +214,7 @@ class Column(NamedTuple):
     """A column of a stream."""
 
     #: Place among the columns, from 0.
-    index: int
+    index: int  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleMethodOverride]
     name: str
     #: Name of its SQL type, such as "INTEGER".
     data_type: str

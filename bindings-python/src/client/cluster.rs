@@ -51,11 +51,7 @@ impl ClientBase {
     }
 
     /// The `Node` that serves a subscription.
-    fn lookup_subscription<'py>(
-        &self,
-        py: Python<'py>,
-        subscription: String,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn lookup_subscription<'py>(&self, py: Python<'py>, subscription: String) -> PyResult<Bound<'py, PyAny>> {
         let core = self.core.clone();
         self.caller.call(py, async move { core.lookup_subscription(&subscription).await }, resources::node)
     }
@@ -74,13 +70,9 @@ impl ClientBase {
 
     /// The `Node` that serves a resource. `kind`: `"stream"`, `"subscription"`, `"shard"`, `"shard_reader"`, `"connector"`,
     /// `"query"` or `"view"`.
-    fn lookup_resource<'py>(
-        &self,
-        py: Python<'py>,
-        kind: &str,
-        id: String,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let kind = ResourceKind::from_name(kind).ok_or_else(|| unknown(py, "look up resource", "kind", kind))?;
+    fn lookup_resource<'py>(&self, py: Python<'py>, kind: &str, id: String) -> PyResult<Bound<'py, PyAny>> {
+        let kind =
+            ResourceKind::from_name(kind).ok_or_else(|| unknown(py, "look up resource", "kind", kind))?;
         let core = self.core.clone();
         self.caller.call(py, async move { core.lookup_resource(kind, &id).await }, resources::node)
     }

@@ -2,10 +2,7 @@
 
 use super::ClientBase;
 use crate::{
-    arguments,
-    consumer::ConsumerBase,
-    polled_reader::PolledReaderBase,
-    producer::ProducerBase,
+    arguments, consumer::ConsumerBase, polled_reader::PolledReaderBase, producer::ProducerBase,
     reader::ReaderBase,
 };
 use hstreamdb::{ConsumerBuilder, PolledReaderBuilder, ProducerBuilder, ReaderBuilder};

@@ -11,8 +11,9 @@ impl ClientBase {
     /// Raises `UnimplementedError` where the server has no views, `UnavailableError`, `TimeoutError`, `ClosedError`.
     fn list_views<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let core = self.core.clone();
-        self.caller
-            .call(py, async move { core.list_views().await }, |py, all| resources::list(py, all, resources::view))
+        self.caller.call(py, async move { core.list_views().await }, |py, all| {
+            resources::list(py, all, resources::view)
+        })
     }
 
     /// One `View`.

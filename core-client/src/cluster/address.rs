@@ -41,8 +41,9 @@ impl FromStr for NodeAddress {
     /// # Errors
     /// `InvalidArgument` for text that is none.
     fn from_str(text: &str) -> Result<Self> {
-        NodeAddress::parse(text)
-            .map_err(|reason| Error::new(ErrorKind::InvalidArgument, "parse node address").with_message(reason))
+        NodeAddress::parse(text).map_err(|reason| {
+            Error::new(ErrorKind::InvalidArgument, "parse node address").with_message(reason)
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use crate::error::{Error, ErrorKind, Result};
 use std::{
     collections::VecDeque,
     fmt::{self, Write as _},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::Notify;
 use tracing::{
@@ -73,6 +73,8 @@ pub struct LogQueue(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     arrived: Notify,
+    /// For a thread that waits.
+    awake: Condvar,
     capacity: usize,
     least: LogLevel,
 }
@@ -90,6 +92,7 @@ impl LogQueue {
         LogQueue(Arc::new(Shared {
             state: Mutex::default(),
             arrived: Notify::new(),
+            awake: Condvar::new(),
             capacity: capacity.max(1),
             least,
         }))
@@ -120,7 +123,12 @@ impl LogQueue {
             }
             state.lines.push_back(line);
         }
+        self.notify();
+    }
+
+    fn notify(&self) {
         self.0.arrived.notify_one();
+        self.0.awake.notify_one();
     }
 
     /// The oldest line, if there is one. Never waits.
@@ -146,6 +154,19 @@ impl LogQueue {
         }
     }
 
+    /// As [`next`](Self::next), for a thread that waits with nothing else. A forked child may go on using the queue although that
+    /// thread stayed in the parent; with a future that waits there it may not.
+    pub fn wait_next(&self) -> Option<LogLine> {
+        let waiting = |state: &mut State| state.lines.is_empty() && !state.closed;
+        let waited = self.0.awake.wait_while(self.lock(), waiting);
+        let line = waited.unwrap_or_else(PoisonError::into_inner).lines.pop_front();
+        if line.is_none() {
+            // Another thread may wait as well.
+            self.0.awake.notify_one();
+        }
+        line
+    }
+
     /// How many lines were dropped.
     pub fn dropped(&self) -> u64 {
         self.lock().dropped
@@ -154,7 +175,7 @@ impl LogQueue {
     /// Takes no further lines; readers end after what is there.
     pub fn close(&self) {
         self.lock().closed = true;
-        self.0.arrived.notify_one();
+        self.notify();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -249,6 +270,18 @@ mod tests {
         assert_eq!(queue.next().await, None);
         queue.push(line("late"));
         assert_eq!(queue.try_next(), None);
+    }
+
+    #[test]
+    fn a_thread_gets_lines_as_they_come_and_ends_with_the_queue() {
+        let queue = LogQueue::new(2, LogLevel::Trace);
+        let waiting = queue.clone();
+        let reader =
+            std::thread::spawn(move || std::iter::from_fn(|| waiting.wait_next()).collect::<Vec<_>>());
+        queue.push(line("a"));
+        queue.push(line("b"));
+        queue.close();
+        assert_eq!(reader.join().unwrap(), [line("a"), line("b")]);
     }
 
     #[test]
