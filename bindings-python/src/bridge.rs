@@ -40,6 +40,7 @@ impl fmt::Debug for LoopPort {
 impl LoopPort {
     /// Run by the event loop: resolves what arrived.
     fn __call__(&self, py: Python<'_>) {
+        let _staying = gate::stay(py);
         let arrived = std::mem::take(&mut *self.arrived());
         for arrival in arrived {
             match arrival {

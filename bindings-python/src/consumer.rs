@@ -16,7 +16,6 @@ use pyo3::{
     IntoPyObjectExt,
     exceptions::{PyStopAsyncIteration, PyStopIteration},
     prelude::*,
-    sync::PyOnceLock,
     types::{PyDict, PyTuple},
 };
 use std::{fmt, sync::Arc, time::Duration};
@@ -115,37 +114,6 @@ impl ConsumerBase {
         };
         self.caller.call(py, stop, convert)
     }
-
-    /// Calls `hstreamdb._handlers`, which runs handlers of the application.
-    fn run_with<'py>(
-        slf: &Bound<'py, Self>,
-        function: &str,
-        handler: &Bound<'py, PyAny>,
-        on_failure: Option<&Bound<'py, PyAny>>,
-        with_context: bool,
-        options: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        static RUN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        static RUN_SYNC: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let (py, this) = (slf.py(), slf.get());
-        let consumer = this.core(py)?;
-        let run_options = arguments::apply(py, RunOptions::new(), options, RunOptions::set)?;
-        let concurrency = match options.map(|options| options.get_item("concurrency")).transpose()?.flatten()
-        {
-            Some(concurrency) if !concurrency.is_none() => concurrency.extract()?,
-            _ => 1_usize,
-        };
-        let records = function == "run_records";
-        let on_failure = on_failure.filter(|function| !function.is_none());
-        let asked = on_failure.map(|_| Unasked::new(options)).transpose()?;
-        let run = Run::start(py, consumer, run_options, records, asked, &this.caller)?;
-        let driver = if this.caller.is_blocking() {
-            RUN_SYNC.import(py, "hstreamdb._handlers", "run_sync")?
-        } else {
-            RUN.import(py, "hstreamdb._handlers", "run")?
-        };
-        driver.call1((run, handler, on_failure, with_context, concurrency))
-    }
 }
 
 #[pymethods]
@@ -221,39 +189,19 @@ impl ConsumerBase {
         self.returned.put_back(value);
     }
 
-    /// Gives every batch to `handler`, a coroutine function or a plain one, and acknowledges it when that returns. Ends when
-    /// the consumer does.
-    ///
-    /// Options are those of scope `handler`: `concurrency` (1), `ordered` (true), `retries` (0), `on_error` (`"skip"`: left
-    /// unacknowledged, to come again), `on_unreadable`, `stop_timeout_ms`, … With `with_context` the handler gets a
-    /// `HandlerContext` as its second argument. `on_failure` is asked about every failure of the handler, with a
-    /// `HandlerFailure`, and says `"skip"`, `"acknowledge"`, `"stop"` or after how many seconds to try again.
-    ///
-    /// With `hstreamdb.sync` handlers run in the calling thread, or in as many threads as `concurrency` says.
-    ///
-    /// Raises what ended the consumer; `ClosedError` with the handler's exception as its cause when a failure stopped it.
-    #[pyo3(signature = (handler, *, on_failure = None, with_context = false, **options))]
-    fn run<'py>(
-        slf: Bound<'py, Self>,
-        handler: &Bound<'py, PyAny>,
-        on_failure: Option<&Bound<'py, PyAny>>,
-        with_context: bool,
-        options: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        Self::run_with(&slf, "run", handler, on_failure, with_context, options)
-    }
-
-    /// Gives every record to `handler`, those of a batch one after the other, and acknowledges each when that returns. All of `run`
-    /// holds; `expect` (`"raw"`, `"hrecord"`) makes records of the other kind failures.
-    #[pyo3(signature = (handler, *, on_failure = None, with_context = false, **options))]
-    fn run_records<'py>(
-        slf: Bound<'py, Self>,
-        handler: &Bound<'py, PyAny>,
-        on_failure: Option<&Bound<'py, PyAny>>,
-        with_context: bool,
-        options: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        Self::run_with(&slf, "run_records", handler, on_failure, with_context, options)
+    /// Begins what `run` and `run_records` of `hstreamdb._handlers` do: those call handlers, and have no frame of ours below
+    /// them, which a daemon thread that is ended with the interpreter could not leave.
+    fn _start_run(
+        &self,
+        py: Python<'_>,
+        records: bool,
+        asks: bool,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Run> {
+        let consumer = self.core(py)?;
+        let run_options = arguments::apply(py, RunOptions::new(), options, RunOptions::set)?;
+        let asked = if asks { Some(Unasked::new(options)?) } else { None };
+        Run::start(py, consumer, run_options, records, asked, &self.caller)
     }
 
     /// Acknowledges records by id: one, or any iterable. Never waits.

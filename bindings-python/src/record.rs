@@ -106,6 +106,7 @@ pub fn attributes_of<'py>(
 /// The dict of a structured record.
 pub fn json_of<'py>(py: Python<'py>, record: &hstreamdb::ReceivedRecord) -> PyResult<Bound<'py, PyAny>> {
     static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let _staying = gate::stay(py);
     let text = record.to_json().map_err(|error| errors::raise(py, &error))?;
     LOADS.import(py, "json", "loads")?.call1((text,))
 }

@@ -17,6 +17,7 @@ client go to the logger ``hstreamdb`` and those below it.
 import logging
 
 from . import _interpreter  # noqa: F401  # isort: skip
+from . import _handlers  # noqa: F401  # isort: skip
 from ._native import (
     Client,
     Consumer,

@@ -1,6 +1,7 @@
 """Runs handlers of the application: on the event loop, or in threads.
 
-The core decides what is handled next and what is done about failures; here handlers are only called.
+The core decides what is handled next and what is done about failures; here handlers are only called. The methods
+`run` and `run_records` of consumers are the functions at the end.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import functools
 import inspect
 from typing import Any, Callable, Dict, Optional, Union
 
+from ._native import Consumer, SyncConsumer
 from .reports import HandlerFailure
 
 Handler = Callable[..., Any]
@@ -45,7 +47,7 @@ async def _handle(call: Any, handler: Handler, on_failure: OnFailure, with_conte
         call.succeed()
 
 
-async def run(run: Any, handler: Handler, on_failure: OnFailure, with_context: bool, concurrency: int) -> None:
+async def _run(run: Any, handler: Handler, on_failure: OnFailure, with_context: bool) -> None:
     loop = asyncio.get_running_loop()
     tasks: "Dict[int, asyncio.Task[None]]" = {}
     try:
@@ -96,7 +98,7 @@ def _handle_now(call: Any, handler: Handler, on_failure: OnFailure, with_context
         call.succeed()
 
 
-def run_sync(run: Any, handler: Handler, on_failure: OnFailure, with_context: bool, concurrency: int) -> None:
+def _run_sync(run: Any, handler: Handler, on_failure: OnFailure, with_context: bool, concurrency: int) -> None:
     if concurrency > 1:
         return _run_in_threads(run, handler, on_failure, with_context, concurrency)
     try:
@@ -119,3 +121,38 @@ def _run_in_threads(run: Any, handler: Handler, on_failure: OnFailure, with_cont
                 threads.submit(_handle_now, call, handler, on_failure, with_context)
         finally:
             run.cancel()
+
+
+_DOC = """Gives every %(what)s to `handler`, a coroutine function or a plain one, and acknowledges it when that
+    returns. Ends when the consumer does.
+
+    Options are those of scope `handler`: `concurrency` (1), `ordered` (true), `retries` (0), `on_error` (`"skip"`:
+    left unacknowledged, to come again), `on_unreadable`, `stop_timeout_ms`, and so on. With `with_context` the handler gets
+    a `HandlerContext` as its second argument. `on_failure` is asked about every failure of the handler, with a
+    `HandlerFailure`, and says `"skip"`, `"acknowledge"`, `"stop"` or after how many seconds to try again.
+
+    With `hstreamdb.sync` handlers run in the calling thread, or in as many threads as `concurrency` says.
+
+    Raises what ended the consumer; `ClosedError` with the handler's exception as its cause when a failure stopped it.
+    """
+
+
+def _methods(consumer_class: Any, records: bool, blocking: bool) -> None:
+    def run(
+        self: Any, handler: Handler, *, on_failure: OnFailure = None, with_context: bool = False, **options: Any
+    ) -> Any:
+        started = self._start_run(records, on_failure is not None, options)
+        if blocking:
+            return _run_sync(started, handler, on_failure, with_context, int(options.get("concurrency") or 1))
+        return _run(started, handler, on_failure, with_context)
+
+    run.__name__ = "run_records" if records else "run"
+    run.__qualname__ = "%s.%s" % (consumer_class.__name__, run.__name__)
+    run.__module__ = consumer_class.__module__
+    run.__doc__ = _DOC % {"what": "record" if records else "batch"}
+    setattr(consumer_class, run.__name__, run)
+
+
+for _class, _blocking in ((Consumer, False), (SyncConsumer, True)):
+    _methods(_class, False, _blocking)
+    _methods(_class, True, _blocking)

@@ -68,10 +68,10 @@ impl ClientBase {
         self.caller.call(py, spec, |py, text| text.into_py_any(py))
     }
 
-    /// `count` lines of a connector's log from line `begin` on, as text.
+    /// `count` lines of a connector's log from line `begin` on, counted from 1, as text.
     ///
     /// Raises as `get_connector`.
-    #[pyo3(signature = (name, begin = 0, count = 100))]
+    #[pyo3(signature = (name, begin = 1, count = 100))]
     fn connector_logs<'py>(
         &self,
         py: Python<'py>,
