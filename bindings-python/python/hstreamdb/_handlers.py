@@ -127,9 +127,9 @@ _DOC = """Gives every %(what)s to `handler`, a coroutine function or a plain one
     returns. Ends when the consumer does.
 
     Options are those of scope `handler`: `concurrency` (1), `ordered` (true), `retries` (0), `on_error` (`"skip"`:
-    left unacknowledged, to come again), `on_unreadable`, `stop_timeout_ms`, and so on. With `with_context` the handler gets
-    a `HandlerContext` as its second argument. `on_failure` is asked about every failure of the handler, with a
-    `HandlerFailure`, and says `"skip"`, `"acknowledge"`, `"stop"` or after how many seconds to try again.
+    left unacknowledged, to come again), `on_unreadable`, `stop_timeout_ms`, and so on. With `with_context` the
+    handler gets a `HandlerContext` as its second argument. `on_failure` is asked about every failure of the handler,
+    with a `HandlerFailure`, and says `"skip"`, `"acknowledge"`, `"stop"` or after how many seconds to try again.
 
     With `hstreamdb.sync` handlers run in the calling thread, or in as many threads as `concurrency` says.
 
