@@ -8,11 +8,14 @@ use pyo3::{
     types::{PyInt, PyTuple, PyType},
 };
 
+/// Shard and batch, and their numbers for Python.
+type Shared<'py> = ((u64, u64), Bound<'py, PyInt>, Bound<'py, PyInt>);
+
 /// Makes ids for Python. The numbers that all records of a batch share are made once per batch.
 pub struct Maker<'py> {
     class: &'py Bound<'py, PyType>,
     new: &'py Bound<'py, PyAny>,
-    shared: Option<((u64, u64), Bound<'py, PyInt>, Bound<'py, PyInt>)>,
+    shared: Option<Shared<'py>>,
 }
 
 impl<'py> Maker<'py> {

@@ -109,7 +109,7 @@ impl ClientBase {
     ) -> PyResult<Bound<'py, PyAny>> {
         let core = self.core.clone();
         let tail = async move { core.tail_record_id(&stream, shard_id).await };
-        self.caller.call(py, tail, |py, id| record_id::make(py, id))
+        self.caller.call(py, tail, record_id::make)
     }
 
     /// Forgets records of all shards: `"latest"` all there are; a `datetime` or milliseconds since 1970 those before that time and
