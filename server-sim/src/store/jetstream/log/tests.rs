@@ -3,6 +3,7 @@
 mod contract;
 mod faults;
 mod nodes;
+mod peers;
 
 use super::{JetStreamLog, LogSettings};
 use crate::store::contract::{batch, read_all, spec, stamped, texts};

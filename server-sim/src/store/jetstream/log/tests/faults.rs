@@ -162,6 +162,17 @@ async fn a_frame_that_lands_late_is_shut_out() {
         assert!(matches!(late, Err(PublishError::Wrong(_))), "behind {after}: {late:?}");
     }
     assert_eq!(texts(&read_all(&*log, 1).await.1), ["d"]);
+    // Sent to a new shard, whose first frame came, and went by age.
+    log.create_shards(&[spec(2)]).await.unwrap();
+    let shard = log.engine.directory.find(2).unwrap();
+    log.catch_up(&[2]).await.unwrap();
+    let after = shard.known().unwrap().last;
+    let gone = log.append(2, batch("a")).await.unwrap();
+    let stream = log.engine.wire.context().get_stream(&shard.lane.stream).await.unwrap();
+    stream.delete_message(place::seq(gone.lsn)).await.unwrap();
+    let headers = Lane::headers(&front, 2, after);
+    let late = log.engine.wire.publish(&shard.subject(), headers, Bytes::from_static(b"late")).await;
+    assert_eq!(late, Err(PublishError::Wrong(Some(0))));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
