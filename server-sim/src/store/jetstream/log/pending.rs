@@ -32,8 +32,8 @@ pub struct Writer {
     flight: u128,
     /// Somebody else's message came: the stamps in line have to be judged anew before they fly.
     stale: bool,
-    /// Sequence of the last frame of ours that landed.
-    landed: u64,
+    /// The last frame of ours that landed, and its sequence.
+    landed: (u128, u64),
     /// Stamps that come by while older ones are read back; `None` when nobody does, or some were missed.
     gathered: Option<Vec<Gathered>>,
     /// LSNs up to which there are snapshots of the stamps.
@@ -121,9 +121,9 @@ impl Writer {
         true
     }
 
-    /// Sequence of the last frame of this writer that landed.
-    pub fn landed(&self) -> u64 {
-        self.landed
+    /// Sequence of a frame of this writer, if it is the last one that landed.
+    pub fn landed(&self, id: u128) -> Option<u64> {
+        (self.landed.0 == id).then_some(self.landed.1)
     }
 
     /// A copy of all stamps up to the last message.
@@ -283,7 +283,7 @@ impl Writer {
             return;
         }
         self.flying = 0;
-        self.landed = seq;
+        self.landed = (self.flight, seq);
         for (at, batch) in frame.batches.iter().enumerate() {
             let Some(landed) = self.line.pop_front() else { break };
             self.first += 1;

@@ -170,13 +170,13 @@ impl Engine {
             let outcome = tokio::select! {
                 outcome = sent => outcome,
                 // It came by before the answer did, or somebody else's did: then the answer says nothing new.
-                () = shard.moved_on(after) => return self.landed(shard),
+                () = shard.moved_on(after) => return self.landed(shard, frame.id),
                 () = self.end.cancelled() => return Flight::Failed(StoreError::Closed),
             };
             let reason = match outcome {
                 Ok(seq) => {
                     shard.apply(seq, Some(&Front::Frame(frame.clone())));
-                    return self.landed(shard);
+                    return self.landed(shard, frame.id);
                 }
                 Err(PublishError::Wrong(Some(0))) => {
                     // Deleted, or gone by age.
@@ -190,17 +190,17 @@ impl Engine {
                         return Flight::Failed(error);
                     }
                     shard.found_empty(after);
-                    return self.landed(shard);
+                    return self.landed(shard, frame.id);
                 }
                 Err(PublishError::Wrong(last)) => {
                     let heard = shard.heard(last.unwrap_or(after + 1));
                     if timeout(COMES_BY, heard).await.is_ok() {
-                        return self.landed(shard);
+                        return self.landed(shard, frame.id);
                     }
                     if shard.lane.catch_up().await.is_ok()
                         && shard.known().is_ok_and(|known| known.last != after)
                     {
-                        return self.landed(shard);
+                        return self.landed(shard, frame.id);
                     }
                     "the server expects another message than has come by".to_owned()
                 }
@@ -224,12 +224,13 @@ impl Engine {
         }
     }
 
-    fn landed(&self, shard: &Shard) -> Flight {
+    fn landed(&self, shard: &Shard, id: u128) -> Flight {
         let state = shard.state();
-        match state.writer.as_ref().filter(|writer| !writer.flies()) {
-            Some(writer) => Flight::Landed(writer.landed()),
-            None => Flight::Overtaken,
-        }
+        let Some(writer) = state.writer.as_ref().filter(|writer| !writer.flies()) else {
+            return Flight::Overtaken;
+        };
+        // Who waited has been told already if it is not.
+        writer.landed(id).map_or(Flight::Failed(StoreError::Closed), Flight::Landed)
     }
 }
 
