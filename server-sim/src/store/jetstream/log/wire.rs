@@ -247,6 +247,8 @@ impl Wire {
     /// Removes the messages of `subject` below sequence `below`, or all of them.
     pub async fn purge(&self, stream: &str, subject: &str, below: Option<u64>) -> Result<()> {
         let request = match below {
+            // To JetStream 0 is no bound at all, and nothing is below the first message.
+            Some(0 | 1) => return Ok(()),
             Some(below) => json!({ "filter": subject, "seq": below }),
             None => json!({ "filter": subject }),
         };
