@@ -185,7 +185,15 @@ pub mod tests {
         let prev = if prev_seq == 0 { NOTHING } else { place::lsn(prev_seq, 0) };
         let body = Bytes::from(vec![7; len]);
         let batch = Batch { len: len as u32, crc: crc32c::crc32c(&body), records: 1, stamp: None };
-        let frame = Frame { id: 1, prev, prev_ms: 0, time_ms: seq, stamped: 0, batches: vec![batch; count] };
+        let frame = Frame {
+            id: 1,
+            first: false,
+            prev,
+            prev_ms: 0,
+            time_ms: seq,
+            stamped: 0,
+            batches: vec![batch; count],
+        };
         Part::of(seq, frame, vec![body; count])
     }
 

@@ -29,6 +29,8 @@ pub enum Front {
 pub struct Frame {
     /// Identity, made by chance: whoever lost the answer finds it again by this.
     pub id: u128,
+    /// A mark was before it, and went with it: all before it is gone. Who did not see the mark learns it from here.
+    pub first: bool,
     /// LSN of the batch before it in the shard, whether that is still there or not.
     pub prev: Lsn,
     /// Append time of that batch.
@@ -90,7 +92,7 @@ impl Front {
         let mut out = vec![VERSION];
         match self {
             Front::Frame(frame) => {
-                out.push(0);
+                out.push(if frame.first { 4 } else { 0 });
                 encode_frame(frame, &mut out);
             }
             Front::Mark(mark) => {
@@ -119,7 +121,7 @@ impl Front {
         }
         let [VERSION, kind] = take::<2>(&mut input)? else { return None };
         let front = match kind {
-            0 => Front::Frame(decode_frame(&mut input)?),
+            0 | 4 => Front::Frame(decode_frame(&mut input, kind == 4)?),
             1 | 2 => {
                 let id = u128::from_le_bytes(take(&mut input)?);
                 let tail = Some(take_lsn(&mut input)?).filter(|_| kind == 1);
@@ -164,7 +166,7 @@ fn encode_frame(frame: &Frame, out: &mut Vec<u8>) {
     }
 }
 
-fn decode_frame(input: &mut &[u8]) -> Option<Frame> {
+fn decode_frame(input: &mut &[u8], first: bool) -> Option<Frame> {
     let id = u128::from_le_bytes(take(input)?);
     let prev = take_lsn(input)?;
     let time_ms = varint::take(input)?;
@@ -190,7 +192,7 @@ fn decode_frame(input: &mut &[u8]) -> Option<Frame> {
         };
         batches.push(Batch { len, crc, records, stamp });
     }
-    Some(Frame { id, prev, prev_ms, time_ms, stamped, batches })
+    Some(Frame { id, first, prev, prev_ms, time_ms, stamped, batches })
 }
 
 fn put_lsn(out: &mut Vec<u8>, lsn: Lsn) {
@@ -221,6 +223,7 @@ mod tests {
         let batch = |records, stamp| Batch { len: 1000, crc: 0xdead_beef, records, stamp };
         Front::Frame(Frame {
             id: 1 << 100,
+            first: false,
             prev: FIRST_LSN + 5,
             prev_ms: 1_700_000_000_000,
             time_ms: 1_700_000_000_009,
@@ -235,8 +238,10 @@ mod tests {
     }
 
     fn all() -> Vec<Front> {
+        let Front::Frame(first) = frame() else { unreachable!() };
         vec![
             frame(),
+            Front::Frame(Frame { first: true, ..first }),
             Front::Mark(Mark { id: 5, tail: Some(FIRST_LSN + 77), time_ms: 8, stamped: 0 }),
             Front::Mark(Mark { id: 6, tail: None, time_ms: 0, stamped: 3 }),
             Front::Trim(FIRST_LSN + 3),

@@ -61,6 +61,9 @@ impl Known {
         let before = self.stamped;
         match front {
             Front::Frame(frame) => {
+                if frame.first {
+                    self.trimmed = self.trimmed.max(frame.prev);
+                }
                 self.tail = frame.last(seq);
                 self.time_ms = self.time_ms.max(frame.time_ms);
                 self.marked = false;
@@ -104,7 +107,15 @@ mod tests {
     fn frame(stamped: u64, stamps: bool) -> Front {
         let stamp = stamps.then_some(ProducerStamp { id: 1, epoch: 0, sequence: 0 });
         let batch = Batch { len: 1, crc: 0, records: 1, stamp };
-        Front::Frame(Frame { id: 1, prev: NOTHING, prev_ms: 0, time_ms: 9, stamped, batches: vec![batch; 3] })
+        Front::Frame(Frame {
+            id: 1,
+            first: false,
+            prev: NOTHING,
+            prev_ms: 0,
+            time_ms: 9,
+            stamped,
+            batches: vec![batch; 3],
+        })
     }
 
     fn mark(tail: Option<Lsn>) -> Front {
@@ -121,6 +132,16 @@ mod tests {
         assert_eq!((known.tail, known.marked, known.time_ms), (place::lsn(5, 2), false, 9));
         known.apply(8, &mark(Some(place::lsn(5, 2))));
         assert_eq!((known.tail, known.trimmed, known.time_ms), (place::lsn(5, 2), place::lsn(5, 2), 9));
+    }
+
+    #[test]
+    fn the_first_frame_behind_a_mark_tells_what_the_mark_said() {
+        let mut known = Known::default();
+        known.apply(5, &frame(0, false));
+        let Front::Frame(next) = frame(0, false) else { unreachable!() };
+        let first = Frame { first: true, prev: place::lsn(7, 1), ..next };
+        known.apply(9, &Front::Frame(first));
+        assert_eq!((known.trimmed, known.tail), (place::lsn(7, 1), place::lsn(9, 2)));
     }
 
     #[test]

@@ -409,7 +409,7 @@ mod tests {
 
     fn frame(id: u128, load: Load) -> Front {
         let (prev, batches) = (NOTHING, load.batches);
-        Front::Frame(Frame { id, prev, prev_ms: 0, time_ms: 5, stamped: 0, batches })
+        Front::Frame(Frame { id, first: false, prev, prev_ms: 0, time_ms: 5, stamped: 0, batches })
     }
 
     fn answer(waiting: oneshot::Receiver<Result<Appended>>) -> Option<Result<(Lsn, bool)>> {

@@ -158,7 +158,7 @@ impl Engine {
         }
         // The youngest of them went by age, and so did all before it.
         let time_ms = next.map_or(known.time_ms, |next| next.prev_ms);
-        let kind = if self.is_expired(shard, time_ms) {
+        let kind = if next.is_some_and(|next| next.first) || self.is_expired(shard, time_ms) {
             shard.found_trimmed(to);
             GapKind::Trimmed
         } else {

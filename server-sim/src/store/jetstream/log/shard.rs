@@ -184,6 +184,7 @@ impl State {
     pub fn frame(&self, id: u128, now_ms: u64) -> Frame {
         Frame {
             id,
+            first: self.known.marked,
             prev: self.known.tail,
             prev_ms: self.known.time_ms,
             time_ms: self.known.time_ms.max(now_ms),

@@ -251,13 +251,13 @@ async fn run(engine: Arc<Engine>, shard: Arc<Shard>) {
             shard.state().writer().fail(&error);
         }
         let id = rand::random();
-        let (after, marked, mut frame, load) = {
+        let (after, mut frame, load) = {
             let mut state = shard.state();
             if !state.known.is_heard() && !state.writer().is_idle() {
                 continue;
             }
             let frame = state.frame(id, (engine.settings.clock)());
-            let (after, marked) = (state.known.last, state.known.marked);
+            let after = state.known.last;
             let writer = state.writer();
             if writer.waits_for_stamps() {
                 continue;
@@ -268,12 +268,12 @@ async fn run(engine: Arc<Engine>, shard: Arc<Shard>) {
                 std::mem::forget(stopped);
                 break;
             };
-            (after, marked, frame, load)
+            (after, frame, load)
         };
         frame.batches = load.batches;
         let front = Front::Frame(frame.clone());
         let mut headers = Lane::headers(&front, shard.spec.shard, after);
-        if marked {
+        if frame.first {
             // The mark goes with this frame: nobody can take it for the last message any more.
             headers.insert("Nats-Rollup", "sub");
         }

@@ -94,6 +94,24 @@ async fn neither_of_two_nodes_that_append_without_a_pause_is_shut_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_trimmed_is_no_loss_to_nodes_that_did_not_see_it() {
+    let (world, one, _) = two().await;
+    let mut last = 0;
+    for text in ["a", "b", "c"] {
+        last = one.append(1, batch(text)).await.unwrap().lsn;
+    }
+    one.trim(1, u64::MAX).await.unwrap();
+    for text in ["d", "e"] {
+        one.append(1, batch(text)).await.unwrap();
+    }
+    let late = world.node().await;
+    let (gaps, batches) = read_all(&*late, 1).await;
+    assert_eq!(texts(&batches), ["d", "e"]);
+    assert_eq!(gaps, [crate::store::Gap { kind: GapKind::Trimmed, from: FIRST_LSN, to: last }]);
+    assert_eq!(late.trim_point(1), Ok(last + 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_retry_at_another_node_is_a_repeat() {
     let (world, one, other) = two().await;
     let mut stored = Vec::new();
