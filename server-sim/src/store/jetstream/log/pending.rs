@@ -30,6 +30,8 @@ pub struct Writer {
     /// How many of the first ones fly, and in which frame.
     flying: usize,
     flight: u128,
+    /// What flew may have landed and gone again unseen.
+    doubt: bool,
     /// Somebody else's message came: the stamps in line have to be judged anew before they fly.
     stale: bool,
     /// The last frame of ours that landed, and its sequence.
@@ -253,8 +255,9 @@ impl Writer {
         Some(load)
     }
 
-    /// A message has become the shard's last one.
-    pub fn came(&mut self, seq: u64, front: Option<&Front>, skipped: bool) {
+    /// A message has become the shard's last one. Between it and the one before some stamps may have been `skipped`, or at
+    /// least something `missed`.
+    pub fn came(&mut self, seq: u64, front: Option<&Front>, skipped: bool, missed: bool) {
         if skipped {
             self.table = None;
             self.gathered = None;
@@ -263,6 +266,7 @@ impl Writer {
         if !ours {
             self.accepted = None;
             self.stale = !self.line.is_empty();
+            self.doubt |= missed && self.flying > 0;
         }
         let Some(Front::Frame(frame)) = front else { return };
         for (at, batch) in frame.batches.iter().enumerate() {
@@ -306,9 +310,12 @@ impl Writer {
     /// Nothing of what flew has landed or can land any more: everybody stands in line again. With stamps known, those of
     /// all in line are judged anew.
     pub fn come_back(&mut self, limits: &ProducerLimits, time_ms: u64) {
-        self.flying = 0;
+        let flew = std::mem::take(&mut self.flying);
         self.accepted = None;
         self.stale = false;
+        if std::mem::take(&mut self.doubt) {
+            self.give_up_unstamped(flew);
+        }
         if self.table.is_none() {
             return;
         }
@@ -338,9 +345,23 @@ impl Writer {
         }
     }
 
+    /// Whether the first `count` in line were stored cannot be found out, unless their stamps tell.
+    fn give_up_unstamped(&mut self, count: usize) {
+        let behind = self.line.split_off(count.min(self.line.len()));
+        for waiting in std::mem::replace(&mut self.line, behind).into_iter().rev() {
+            if waiting.batch.producer.is_some() {
+                self.line.push_front(waiting);
+                continue;
+            }
+            let text = "appending: the answer was lost, and others have removed what was stored then; it may have been stored";
+            waiting.answer(&Err(StoreError::Unreachable(text.into())));
+        }
+    }
+
     /// Answers everybody in line.
     pub fn fail(&mut self, error: &StoreError) {
         self.flying = 0;
+        self.doubt = false;
         self.accepted = None;
         self.first += self.line.len() as u64;
         for waiting in std::mem::take(&mut self.line) {
@@ -424,14 +445,14 @@ mod tests {
         let load = take_off(&mut writer, 7).unwrap();
         assert_eq!(load.batches.len(), 2);
         let (repeat, third) = (wait(&mut writer, 1, 0), wait(&mut writer, 1, 1));
-        writer.came(3, Some(&frame(7, load)), false);
+        writer.came(3, Some(&frame(7, load)), false, false);
         assert_eq!(answer(first), Some(Ok((lsn(3, 0), false))));
         assert_eq!(answer(repeat), Some(Ok((lsn(3, 0), true))));
         assert_eq!(answer(second), Some(Ok((lsn(3, 1), false))));
         assert!(!writer.flies() && !writer.is_idle());
         assert!(matches!(offer(&mut writer, 1, 0), Ok(Accepted::Known(known)) if known.lsn == lsn(3, 0)));
         let load = take_off(&mut writer, 8).unwrap();
-        writer.came(9, Some(&frame(8, load)), false);
+        writer.came(9, Some(&frame(8, load)), false, false);
         assert_eq!(answer(third), Some(Ok((lsn(9, 0), false))));
         assert!(writer.is_idle() && take_off(&mut writer, 9).is_none());
     }
@@ -447,14 +468,14 @@ mod tests {
             }
             // The same batch, through another node.
             let theirs = Load { batches: load.batches[..1].to_vec(), ..load };
-            writer.came(4, Some(&frame(99, theirs)), false);
+            writer.came(4, Some(&frame(99, theirs)), false, false);
             if flying {
                 writer.come_back(&ProducerLimits::default(), 5);
             }
             let load = take_off(&mut writer, 8).unwrap();
             assert_eq!((load.batches.len(), load.batches[0].stamp), (1, None));
             assert_eq!(answer(waiting), Some(Ok((lsn(4, 0), true))));
-            writer.came(5, Some(&frame(8, load)), false);
+            writer.came(5, Some(&frame(8, load)), false, false);
             assert_eq!(answer(plain), Some(Ok((lsn(5, 0), false))));
         }
     }
@@ -467,7 +488,7 @@ mod tests {
         let stamp = Some(ProducerStamp { id: 1, epoch: 0, sequence: 0 });
         let batch = front::Batch { len: 1, crc: 0, records: 1, stamp };
         let theirs = Load { batches: vec![batch], bodies: vec![], since: Instant::now() };
-        writer.came(4, Some(&frame(99, theirs)), false);
+        writer.came(4, Some(&frame(99, theirs)), false, false);
         let _next = wait(&mut writer, 1, 1);
         assert!(matches!(offer(&mut writer, 1, 0), Ok(Accepted::Known(known)) if known.lsn == lsn(4, 0)));
     }
@@ -487,13 +508,28 @@ mod tests {
     }
 
     #[test]
+    fn what_may_have_landed_and_gone_unseen_is_not_sent_again_without_a_stamp() {
+        let mut writer = writer();
+        let (plain, exact) = (wait(&mut writer, 0, 0), wait(&mut writer, 1, 0));
+        take_off(&mut writer, 7).unwrap();
+        let behind = wait(&mut writer, 0, 0);
+        let batch = front::Batch { len: 1, crc: 0, records: 1, stamp: None };
+        let theirs = Load { batches: vec![batch], bodies: vec![], since: Instant::now() };
+        writer.came(9, Some(&frame(99, theirs)), false, true);
+        writer.come_back(&ProducerLimits::default(), 5);
+        assert!(matches!(answer(plain), Some(Err(StoreError::Unreachable(_)))));
+        assert_eq!((answer(exact), answer(behind)), (None, None));
+        assert_eq!(take_off(&mut writer, 8).unwrap().batches.len(), 2);
+    }
+
+    #[test]
     fn stamps_that_were_missed_must_be_read_back() {
         let mut writer = writer();
         let _waiting = wait(&mut writer, 1, 0);
-        writer.came(4, None, true);
+        writer.came(4, None, true, false);
         assert!(!writer.is_loaded() && writer.waits_for_stamps());
         writer.gather();
-        writer.came(5, None, true);
+        writer.came(5, None, true, false);
         assert!(!writer.load(ProducerTable::default()), "missed while they were read back");
     }
 

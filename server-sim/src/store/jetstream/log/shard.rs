@@ -76,6 +76,14 @@ impl Shard {
         if state.deleted {
             return;
         }
+        let before = state.known.tail;
+        // Whether messages between the last one and this one came and went without being seen.
+        let missed = match front {
+            Some(Front::Frame(frame)) => frame.prev != before,
+            Some(Front::Mark(mark)) => mark.tail != Some(before),
+            Some(Front::Trim(_)) => false,
+            None => true,
+        };
         let change = match front {
             Some(front) => state.known.apply(seq, front),
             None => state.known.apply_unreadable(seq),
@@ -86,7 +94,7 @@ impl Shard {
             Change::Next { skipped } => {
                 let tail = state.known.tail;
                 if let Some(writer) = &mut state.writer {
-                    writer.came(seq, front, skipped);
+                    writer.came(seq, front, skipped, missed);
                 }
                 if let Some(watch) = &state.watch {
                     watch.send_if_modified(|told| std::mem::replace(told, tail) != tail);
