@@ -13,6 +13,7 @@
 3
 """
 
+import importlib
 from typing import Any, AsyncIterable, AsyncIterator, Iterable, Iterator, Optional, TypeVar, Union, overload
 
 T = TypeVar("T")
@@ -42,9 +43,7 @@ class _Shown:
     def __init__(self, bar: Any) -> None:
         self._own = bar is None
         if bar is None:
-            from tqdm.auto import tqdm  # type: ignore[import-untyped, unused-ignore]
-
-            bar = tqdm(unit="records", unit_scale=True)
+            bar = importlib.import_module("tqdm.auto").tqdm(unit="records", unit_scale=True)
         self._bar = bar
 
     def done(self, batch: Any) -> None:
