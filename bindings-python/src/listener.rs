@@ -29,6 +29,8 @@ struct Inner {
     /// What it is called for, in log lines.
     noun: &'static str,
     place: Place,
+    /// How many calls may wait.
+    capacity: usize,
     waiting: AtomicUsize,
     dropped: AtomicUsize,
 }
@@ -52,18 +54,40 @@ impl Listener {
         noun: &'static str,
         caller: &Caller,
     ) -> PyResult<Listener> {
+        Listener::with_capacity(py, callback, noun, caller, CAPACITY)
+    }
+
+    /// The same for what must not be missed. On a loop nothing is dropped: while the loop is busy it makes nothing new happen,
+    /// so what can wait is what was under way, which flow control bounds.
+    pub fn lossless(
+        py: Python<'_>,
+        callback: Py<PyAny>,
+        noun: &'static str,
+        caller: &Caller,
+    ) -> PyResult<Listener> {
+        let capacity = if caller.is_blocking() { CAPACITY } else { usize::MAX };
+        Listener::with_capacity(py, callback, noun, caller, capacity)
+    }
+
+    fn with_capacity(
+        py: Python<'_>,
+        callback: Py<PyAny>,
+        noun: &'static str,
+        caller: &Caller,
+        capacity: usize,
+    ) -> PyResult<Listener> {
         let place = if caller.is_blocking() {
             Place::Thread(thread(py))
         } else {
             Place::Loop(LoopPort::of_running_loop(py)?.1)
         };
         let (waiting, dropped) = Default::default();
-        Ok(Listener(Arc::new(Inner { callback, noun, place, waiting, dropped })))
+        Ok(Listener(Arc::new(Inner { callback, noun, place, capacity, waiting, dropped })))
     }
 
     /// Calls it soon with what `make` makes. Never waits.
     pub fn tell(&self, make: impl FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send + 'static) {
-        if self.0.waiting.fetch_add(1, Relaxed) >= CAPACITY {
+        if self.0.waiting.fetch_add(1, Relaxed) >= self.0.capacity {
             self.0.waiting.fetch_sub(1, Relaxed);
             self.0.dropped.fetch_add(1, Relaxed);
             return;

@@ -157,7 +157,7 @@ impl ProducerBase {
         this.caller.check(py)?;
         let mut builder = this.slot.begin().map_err(|error| errors::raise(py, &error))?;
         if let Some(callback) = &this.on_batch {
-            let listener = Listener::new(py, callback.clone_ref(py), "on_batch", &this.caller)?;
+            let listener = Listener::lossless(py, callback.clone_ref(py), "on_batch", &this.caller)?;
             builder = builder.on_batch(move |report| {
                 let report = reports::Batch::of(report);
                 listener.tell(move |py| report.to_python(py));

@@ -5,6 +5,8 @@ import os
 import sys
 import unittest
 
+import hstreamdb
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -20,7 +22,8 @@ def main():
     good = max(0, result.testsRun - bad - len(result.skipped))
     for test, reason in result.skipped:
         print("skipped: %s: %s" % (test, reason))
-    print("published python: %d passed, %d failed" % (good, bad), flush=True)
+    which = "our package in its place" if hasattr(hstreamdb, "connect") else "published python"
+    print("%s: %d passed, %d failed" % (which, good, bad), flush=True)
     return 0 if good and not bad else 1
 
 

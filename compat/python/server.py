@@ -20,6 +20,8 @@ import HStream.Server.HStreamApi_pb2 as wire
 import HStream.Server.HStreamApi_pb2_grpc as wire_grpc
 import hstreamdb
 
+#: Whether our package stands in the place of the published one.
+OURS = hasattr(hstreamdb, "connect")
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BINARY = os.environ.get("HSTREAM_SERVER_BINARY", os.path.join(ROOT, "target", "debug", "hstream-server"))
 #: Nodes of every server that a test starts; more than one run in one process over one store.
@@ -125,6 +127,16 @@ def single_node(reason):
     return unittest.skipIf(NODES > 1, reason)
 
 
+def single_node_if_published(reason):
+    """The same for what only the published client cannot do."""
+    return unittest.skipIf(NODES > 1 and not OURS, reason)
+
+
+def published_only(reason):
+    """Marks a test of what our package does in another way, which the migration guide tells."""
+    return unittest.skipIf(OURS, reason)
+
+
 def unique(noun="stream"):
     return "%s-%s" % (noun, uuid.uuid4().hex[:12])
 
@@ -206,8 +218,11 @@ async def consume(client, subscription, count, name=None, ack=True, compare=None
         if ack:
             await ack_records([record.id for record in received])
         if len(records) >= count:
-            # The client's own way to half-close; `stop` cancels and drops what was acknowledged last.
-            await consumer._requests.put(None)
+            if OURS:
+                await stop()
+            else:
+                # The client's own way to half-close; `stop` cancels and drops what was acknowledged last.
+                await consumer._requests.put(None)
 
     consumer = client.new_consumer(name or unique("consumer"), subscription, process)
     await consumer.start()
@@ -229,4 +244,33 @@ def offset(special=None, record=None, timestamp=None):
     return result
 
 
-__all__ = ["PublishedTestCase", "Server", "consume", "offset", "shared", "single_node", "unique", "wire", "wire_grpc"]
+def wire_offset(**where):
+    """The same as a message of the published stubs."""
+    ours, theirs = offset(**where), wire.ShardOffset()
+    which = ours.WhichOneof("offset")
+    if which == "specialOffset":
+        theirs.specialOffset = ours.specialOffset
+    elif which == "recordOffset":
+        id = ours.recordOffset
+        theirs.recordOffset.CopyFrom(wire.RecordId(shardId=id.shardId, batchId=id.batchId, batchIndex=id.batchIndex))
+    elif which == "timestampOffset":
+        theirs.timestampOffset.timestampInMs = ours.timestampOffset.timestampInMs
+        theirs.timestampOffset.strictAccuracy = ours.timestampOffset.strictAccuracy
+    return theirs
+
+
+__all__ = [
+    "OURS",
+    "PublishedTestCase",
+    "Server",
+    "consume",
+    "offset",
+    "published_only",
+    "shared",
+    "single_node",
+    "single_node_if_published",
+    "unique",
+    "wire",
+    "wire_grpc",
+    "wire_offset",
+]

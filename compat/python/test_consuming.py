@@ -4,7 +4,7 @@ import asyncio
 
 import grpc
 import hstreamdb
-from server import PublishedTestCase, consume, unique, wire
+from server import OURS, PublishedTestCase, consume, unique, wire
 
 
 class Subscriptions(PublishedTestCase):
@@ -112,7 +112,8 @@ class Consumers(PublishedTestCase):
             await asyncio.sleep(0.01)
         for each in attached.consumers:
             self.assertRegex(each.uri, r"^ipv4:127\.0\.0\.1:\d+$")
-            self.assertTrue(each.userAgent.startswith("grpc-python-asyncio/"), each.userAgent)
+            agent = "hstreamdb-python/" if OURS else "grpc-python-asyncio/"
+            self.assertTrue(each.userAgent.startswith(agent), each.userAgent)
         keys = {}
         for number in range(1000):
             keys.setdefault(await self.client._find_shard_id(stream, str(number)), str(number))

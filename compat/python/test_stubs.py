@@ -2,7 +2,7 @@
 
 import grpc
 import hstreamdb
-from server import PublishedTestCase, offset, single_node, unique, wire
+from server import PublishedTestCase, offset, single_node, unique, wire, wire_offset
 
 EARLIEST, LATEST = hstreamdb.SpecialOffset.EARLIEST, hstreamdb.SpecialOffset.LATEST
 
@@ -19,12 +19,13 @@ class Stubs(PublishedTestCase):
         calls = [
             stub.ReadShardStream(
                 wire.ReadShardStreamRequest(
-                    shardId=ids[0].shard_id, **{"from": offset(special=EARLIEST), "until": offset(special=LATEST)}
+                    shardId=ids[0].shard_id,
+                    **{"from": wire_offset(special=EARLIEST), "until": wire_offset(special=LATEST)},
                 )
             ),
             stub.ReadSingleShardStream(
                 wire.ReadSingleShardStreamRequest(
-                    streamName=stream, **{"from": offset(record=ids[0]), "until": offset(record=ids[3])}
+                    streamName=stream, **{"from": wire_offset(record=ids[0]), "until": wire_offset(record=ids[3])}
                 )
             ),
             stub.ReadStream(wire.ReadStreamRequest(streamName=stream, **{"from": first, "until": last})),
@@ -55,7 +56,7 @@ class Stubs(PublishedTestCase):
         stream, ids, stub = await self.filled()
         tail = await stub.GetTailRecordId(wire.GetTailRecordIdRequest(streamName=stream, shardId=ids[0].shard_id))
         self.assertEqual(tail.tailRecordId.batchId, ids[3].batch_id)
-        await stub.TrimShard(wire.TrimShardRequest(shardId=ids[0].shard_id, trimPoint=offset(record=ids[1])))
+        await stub.TrimShard(wire.TrimShardRequest(shardId=ids[0].shard_id, trimPoint=wire_offset(record=ids[1])))
         await stub.TrimStream(
             wire.TrimStreamRequest(streamName=stream, trimPoint=wire.StreamOffset(specialOffset=EARLIEST))
         )

@@ -7,7 +7,7 @@ import tempfile
 
 import grpc
 import hstreamdb
-from server import PublishedTestCase, Server, consume, single_node, unique
+from server import PublishedTestCase, Server, consume, single_node_if_published, unique
 
 EC = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
 
@@ -80,7 +80,7 @@ class Tls(PublishedTestCase):
 
 
 class ServerCertificate(Tls):
-    @single_node("the client speaks TLS to the first node only")
+    @single_node_if_published("the client speaks TLS to the first node only")
     async def test_a_client_that_trusts_the_authority_gets_in_by_every_way_to_say_so(self):
         root = self.authority.read("ca.pem")
         await self.use(await self.secure(host="127.0.0.1", port=self.port, root_certificates=root))
@@ -99,7 +99,7 @@ class ServerCertificate(Tls):
 class ClientCertificate(Tls):
     mutual = True
 
-    @single_node("the client speaks TLS to the first node only")
+    @single_node_if_published("the client speaks TLS to the first node only")
     async def test_a_client_with_a_certificate_gets_in_from_memory_and_from_files(self):
         names = {"root_certificates": "ca.pem", "private_key": "client.key", "certificate_chain": "client.pem"}
         contents = {option: self.authority.read(name) for option, name in names.items()}

@@ -39,6 +39,9 @@ from ._native import (
     plain_row,
     stat_table,
 )
+from .aio.client import HStreamDBClient, insecure_client, secure_client
+from .aio.messages import ShardOffset, SpecialOffset
+from .aio.producer import BufferedProducer
 from .errors import *  # noqa: F401,F403
 from .errors import __all__ as _errors
 from .record_id import RecordId
@@ -46,6 +49,7 @@ from .reports import *  # noqa: F401,F403
 from .reports import __all__ as _reports
 from .resources import *  # noqa: F401,F403
 from .resources import __all__ as _resources
+from .types import Record, RecordHeader, TimeStamp
 
 # What to show is for the application to say.
 logging.getLogger("hstreamdb").addHandler(logging.NullHandler())
@@ -54,6 +58,18 @@ logging.getLogger("hstreamdb").addHandler(logging.NullHandler())
 __all__ = [name for name in _errors if name not in ("TimeoutError", "CancelledError")]
 __all__ += _reports
 __all__ += _resources
+# The published API, by which programs written for `hstreamdb` 0.5.0 keep running.
+__all__ += [
+    "BufferedProducer",
+    "HStreamDBClient",
+    "Record",
+    "RecordHeader",
+    "ShardOffset",
+    "SpecialOffset",
+    "TimeStamp",
+    "insecure_client",
+    "secure_client",
+]
 __all__ += [
     "Client",
     "Consumer",

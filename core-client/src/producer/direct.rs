@@ -24,6 +24,7 @@ const CAPACITY: usize = 64;
 pub struct AppendOptions {
     compression: Compression,
     compression_level: Option<i32>,
+    retry_max_attempts: Option<u32>,
 }
 
 impl AppendOptions {
@@ -32,7 +33,8 @@ impl AppendOptions {
         AppendOptions::default()
     }
 
-    /// Sets an option by its name in the table of options, scope producer: `compression` or `compression_level`.
+    /// Sets an option by its name in the table of options, scope producer: `compression`, `compression_level` or
+    /// `retry_max_attempts`.
     ///
     /// # Errors
     /// `InvalidArgument` for an unknown name, for an option that only producers take, and for an unfit value.
@@ -41,9 +43,11 @@ impl AppendOptions {
         match setting.name() {
             "compression" => self.compression = Compression::from_name(&setting.text()?),
             "compression_level" => self.compression_level = Some(setting.integer()?),
+            "retry_max_attempts" => self.retry_max_attempts = Some(setting.integer()?),
             _ => {
-                return Err(setting
-                    .refuse("a single append does not take it; it takes compression and compression_level"));
+                return Err(setting.refuse(
+                    "a single append does not take it; it takes compression, compression_level and retry_max_attempts",
+                ));
             }
         }
         Ok(self)
@@ -61,6 +65,12 @@ impl AppendOptions {
         self
     }
 
+    /// Tries of the batch altogether, as for [`ProducerBuilder::retry_max_attempts`].
+    pub fn retry_max_attempts(mut self, attempts: u32) -> Self {
+        self.retry_max_attempts = Some(attempts);
+        self
+    }
+
     /// A producer that sends at once. What is appended in one call is one batch, as long as it fits into one.
     fn builder(self, cluster: &Cluster, stream: &str) -> ProducerBuilder {
         let builder = ProducerBuilder::new(cluster.clone(), stream)
@@ -68,8 +78,12 @@ impl AppendOptions {
             .batch_max_records(u32::MAX)
             .batch_max_bytes(MAX_BATCH_BYTES)
             .compression(self.compression);
-        match self.compression_level {
+        let builder = match self.compression_level {
             Some(level) => builder.compression_level(level),
+            None => builder,
+        };
+        match self.retry_max_attempts {
+            Some(attempts) => builder.retry_max_attempts(attempts),
             None => builder,
         }
     }
