@@ -218,6 +218,32 @@ async fn what_is_received_ahead_stays_bounded() {
     assert!(soon(by_number.stop(GRACE)).await.unwrap().clean);
 }
 
+/// Its acknowledgements need a session, and so does its place among the consumers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_that_is_not_read_attaches_again_and_hands_its_acks_in() {
+    let mut node = TestNode::start().await;
+    let shard = node.stream("s", 1).await[0];
+    node.subscription("sub", "s").await;
+    let ids = node.append_batches("s", shard, 5, 1).await;
+    let client = node.client().await;
+    let consumer = client.consumer("sub").prefetch_batches(2).start().await.unwrap();
+    assert_eq!(receive(&consumer, 1).await, ids[..1]);
+    eventually("filling the buffer", GRACE, || async {
+        (consumer.stats().buffered_batches == 2).then_some(())
+    })
+    .await;
+    node.stop().await;
+    consumer.ack(&ids[..1]).unwrap();
+    node.start_again().await;
+    eventually("its acknowledgement", GRACE, || async {
+        let (_, checkpoints) = client.get_subscription("sub").await.ok()?;
+        checkpoints.iter().any(|(_, batch)| *batch == ids[0].batch_id).then_some(())
+    })
+    .await;
+    assert_eq!(consumer.state(), ConsumerState::Connected);
+    assert!(consumer.stats().buffered_batches >= 2, "nobody has taken anything");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_consumer_that_is_not_read_does_not_hold_up_other_calls() {
     let mut node = TestNode::start().await;

@@ -21,6 +21,10 @@ pub const CAPABILITY_SUBSCRIPTION_POLICY: &str = "subscription-policy";
 /// checkpoints.
 pub const ACK_CONFIRMATION: &str = "x-hstream-ack-confirmation";
 
+/// `StreamingFetch` request metadata: what tells one consumer from all others for as long as it lives, at most 64 bytes. A
+/// call under the name of an attached consumer takes its place if both say the same; otherwise the name is taken.
+pub const CONSUMER_INSTANCE: &str = "x-hstream-consumer-instance";
+
 /// `StreamingFetch` response metadata: decimal `u64` that changes whenever the subscription is another one of the
 /// same name or was moved to another position. Acknowledgements given under another value mean nothing.
 pub const SUBSCRIPTION_INCARNATION: &str = "x-hstream-subscription-incarnation";

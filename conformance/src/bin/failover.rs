@@ -8,6 +8,7 @@ use hstream_conformance::{
     language::Language,
 };
 use std::{path::PathBuf, process::ExitCode, time::Duration};
+use tracing_subscriber::EnvFilter;
 
 /// A cluster under faults and load.
 #[derive(Debug, Parser)]
@@ -35,6 +36,11 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    // `RUST_LOG=hstream_server=info,hstreamdb=debug` says what the nodes and our own clients do.
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
     match run(&Arguments::parse()).await {
         Ok(()) => {
             println!("failover: 1 passed, 0 failed");

@@ -19,6 +19,11 @@ use tokio::{sync::watch, time::sleep};
 
 /// Between two appends of one language.
 const PAUSE: Duration = Duration::from_millis(40);
+/// Shards that one append goes to. Every record is a batch, and every consumer takes one batch at a time: more of them than the
+/// slowest language can take on a busy machine would measure that.
+const AT_A_TIME: usize = 2;
+/// A consumer that has had something that was appended so lately has had everything before.
+const UP_TO_DATE: Duration = Duration::from_secs(1);
 /// Longest wait for one batch.
 const RECEIVE: Duration = Duration::from_millis(500);
 /// Of every payload.
@@ -90,25 +95,27 @@ impl Appending {
         Arc::new(Appending { language: language.into(), successes, ended })
     }
 
-    /// How long after this moment an append was acknowledged that began then or later, on all shards.
+    /// How long after this moment an append was acknowledged that began then or later.
     pub(super) fn first_after(&self, moment: Instant) -> Option<Duration> {
         let successes = lock(&self.successes);
         let first = successes.iter().find(|(begun, _)| *begun >= moment);
         first.map(|(_, done)| done.duration_since(moment))
     }
 
-    /// Appends one record to every shard, again and again.
+    /// Appends one record to some of the shards, again and again.
     pub(super) async fn run(self: Arc<Self>, command: AdapterCommand, load: Load) -> Result<()> {
         let mut adapter = Adapter::start(&command)?;
         adapter.done(&json!({ "do": "connect", "url": load.url })).await?;
         let options = json!({ "batch_max_age_ms": 5 });
         adapter.done(&json!({ "do": "producer", "stream": STREAM, "options": options })).await?;
         let lane = load.history.lane(Promise::ExactlyOnce);
+        let mut turns = load.keys.chunks(AT_A_TIME).cycle();
         while *load.phases.borrow() == Phase::Load {
-            let numbers: Vec<u64> = load.keys.iter().map(|_| load.history.invoke(lane)).collect();
+            let keys = turns.next().context("no shards")?;
+            let numbers: Vec<u64> = keys.iter().map(|_| load.history.invoke(lane)).collect();
             let records: Vec<Value> = numbers
                 .iter()
-                .zip(load.keys.iter())
+                .zip(keys)
                 .map(|(number, key)| json!([key, BASE64.encode(payload(*number, BYTES))]))
                 .collect();
             let begun = Instant::now();
@@ -157,6 +164,35 @@ impl Consuming {
         let deliveries = lock(&self.deliveries);
         let first = deliveries.iter().find(|(_, appended)| *appended >= moment);
         first.map(|(came, _)| came.duration_since(moment))
+    }
+
+    fn is_up_to_date(&self) -> bool {
+        lock(&self.deliveries).last().is_some_and(|(_, appended)| appended.elapsed() < UP_TO_DATE)
+    }
+
+    /// What came between this moment and the end of a wait: it tells a subscription that stood still from a consumer that
+    /// was busy with what is older.
+    pub(super) fn between(&self, moment: Instant, waited: Duration) -> String {
+        let deliveries = lock(&self.deliveries);
+        let before = deliveries.iter().take_while(|(came, _)| *came < moment);
+        let newest = before.map(|(_, appended)| *appended).max();
+        let behind = newest.map_or(Duration::ZERO, |newest| moment.saturating_duration_since(newest));
+        let within = deliveries.iter().map(|(came, _)| *came).filter(|came| *came >= moment);
+        let within: Vec<Instant> = within.take_while(|came| *came < moment + waited).collect();
+        let marks: Vec<Instant> =
+            [moment].into_iter().chain(within.iter().copied()).chain([moment + waited]).collect();
+        let silence = marks
+            .windows(2)
+            .filter_map(|pair| Some((*pair.first()?, *pair.last()?)))
+            .max_by_key(|(from, until)| until.duration_since(*from));
+        let (from, until) = silence.unwrap_or((moment, moment));
+        format!(
+            "it was {:.1} s behind when that began; {} older batches came meanwhile, and nothing at all from {:.2} s to {:.2} s",
+            behind.as_secs_f64(),
+            within.len(),
+            from.duration_since(moment).as_secs_f64(),
+            until.duration_since(moment).as_secs_f64(),
+        )
     }
 
     /// Receives and acknowledges until everybody leaves.
@@ -255,6 +291,14 @@ pub(super) async fn drained(consuming: &[Arc<Consuming>], stored: &[(Id, u64)]) 
             .collect()
     })
     .await
+}
+
+/// Waits until every subscription has what was appended lately, but not for long.
+pub(super) async fn caught_up(consuming: &[Arc<Consuming>], limit: Duration) {
+    let end = Instant::now() + limit;
+    while Instant::now() < end && !consuming.iter().all(|of| of.is_up_to_date()) {
+        sleep(LOOK).await;
+    }
 }
 
 async fn within(limit: Duration, complaints: impl Fn() -> Vec<String>) -> Result<()> {

@@ -5,6 +5,7 @@
 mod faults;
 mod load;
 mod pauses;
+mod timeline;
 mod witness;
 
 pub use faults::Fault;
@@ -22,6 +23,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use timeline::Timeline;
 use tokio::sync::watch;
 use witness::Witness;
 
@@ -30,6 +32,8 @@ const STREAM: &str = "failover";
 const SHARDS: u32 = 6;
 /// Everything comes to an end within this time once the faults are over.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// So long a fault waits for consumers that are behind, so that most begin when everything goes on.
+const CATCH_UP: Duration = Duration::from_secs(5);
 /// A node that was started again serves within this time.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
@@ -89,6 +93,8 @@ pub async fn run(settings: &Settings) -> Result<Report> {
     let consuming: Vec<Arc<Consuming>> =
         names.iter().enumerate().map(|(number, name)| Consuming::new(name, number as u32)).collect();
     let witness = Witness::start(&cluster.url(), &subscription(witness::NAME)).await?;
+    let nodes = cluster.nodes().zip(cluster.addresses()).collect();
+    let timeline = Timeline::watch(nodes, names.iter().map(|name| subscription(name)).collect())?;
     let checkpoints =
         witness::Checkpoints::watch(direct.clone(), names.iter().map(|name| subscription(name)).collect());
 
@@ -109,7 +115,7 @@ pub async fn run(settings: &Settings) -> Result<Report> {
     let main = async {
         // Everybody has begun.
         load::begun(&appending, &consuming).await?;
-        let rounds = disturb(&cluster, settings, &names, &history).await?;
+        let rounds = disturb(&cluster, settings, &consuming, &history).await?;
         cluster.await_ready(READY_WITHIN).await?;
         phase.send_replace(Phase::Drain);
         load::ended(&appending).await?;
@@ -127,6 +133,9 @@ pub async fn run(settings: &Settings) -> Result<Report> {
     let looks = checkpoints.end().await?;
     let (moves, longest_overlap) = witness.end().await?;
     // Told also of a run that has failed.
+    for wait in Pauses::explained(&rounds, &consuming, &timeline) {
+        println!("{wait}");
+    }
     let pauses = Pauses::of(&rounds, &appending, &consuming);
     match &pauses {
         Ok(pauses) => println!("\n{pauses}\n"),
@@ -150,14 +159,16 @@ fn subscription(language: &str) -> String {
 async fn disturb(
     cluster: &TestCluster,
     settings: &Settings,
-    names: &[String],
+    consuming: &[Arc<Consuming>],
     history: &History,
 ) -> Result<Vec<Round>> {
     let mut plan = Plan::new(settings.seed, settings.faults.clone());
     let end = Instant::now() + settings.lasting;
     let mut rounds = Vec::new();
+    let names: Vec<String> = consuming.iter().map(|of| of.language.clone()).collect();
     while Instant::now() < end {
-        let owners = owners(cluster, names).await?;
+        load::caught_up(consuming, CATCH_UP).await;
+        let owners = owners(cluster, &names).await?;
         let round = plan.round(&cluster.nodes().collect::<Vec<_>>(), owners);
         // What the server did not make durable may come again from here on …
         history.note(Event::Restarted);

@@ -3,6 +3,8 @@
 use super::{
     faults::{Fault, Round},
     load::{Appending, Consuming},
+    subscription,
+    timeline::Timeline,
 };
 use anyhow::{Context as _, Result, ensure};
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
@@ -67,6 +69,31 @@ impl Pauses {
             }
         }
         Ok(pauses)
+    }
+
+    /// Tells of every wait for a record that was longer than it should be where it went.
+    pub(super) fn explained(
+        rounds: &[Round],
+        consuming: &[Arc<Consuming>],
+        timeline: &Timeline,
+    ) -> Vec<String> {
+        let mut told = Vec::new();
+        for round in rounds {
+            for of in consuming.iter().filter(|of| round.owned.contains(&of.language)) {
+                let Some(pause) = of.first_after(round.at).filter(|pause| *pause > DESIGN_SUBSCRIPTION)
+                else {
+                    continue;
+                };
+                told.push(format!(
+                    "{} waited {:.2} s for a record after {round}; {}\n{}",
+                    of.language,
+                    pause.as_secs_f64(),
+                    of.between(round.at, pause),
+                    timeline.told(&subscription(&of.language), round.at, round.at + pause),
+                ));
+            }
+        }
+        told
     }
 
     fn add(&mut self, fault: Fault, what: &'static str, language: &str, pause: Duration) {

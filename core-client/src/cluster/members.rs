@@ -147,8 +147,8 @@ impl Members {
         self.lock().nodes.clone()
     }
 
-    /// Takes a new list. Nodes that it says serve stay suspect: the cluster may be slower to notice than this client. Of
-    /// those that it gives up nothing more has to be found out.
+    /// Takes a new list. Nodes that it says serve stay suspect: the cluster may be slower to notice than this client. So do
+    /// those it suspects itself. Of those that it gives up nothing more has to be found out.
     pub(crate) fn replace(&self, nodes: Vec<Node>) -> Changes {
         let running = |list: &[Node], node: &Node| serves(list, &node.address);
         let mut state = self.lock();
@@ -171,7 +171,7 @@ impl Members {
             }
         }
         let suspects = state.suspects.len();
-        state.suspects.retain(|address, _| self.bootstrap.contains(address) || serves(&nodes, address));
+        state.suspects.retain(|address, _| self.bootstrap.contains(address) || is_open(&nodes, address));
         let is_news = nodes != state.nodes || suspects != state.suspects.len();
         // It was the best choice once.
         let is_out = |address: &NodeAddress| {
@@ -222,11 +222,11 @@ impl Members {
         self.lock().suspects.get(address).is_some_and(Suspicion::is_new)
     }
 
-    /// Whether the cluster still counts on a node that became suspect lately.
+    /// Whether the cluster has not given up a node that became suspect lately: what it owns is not given to others yet.
     pub(crate) fn is_unsettled(&self) -> bool {
         let state = self.lock();
         let suspects = state.suspects.iter().filter(|(_, suspicion)| suspicion.is_new());
-        suspects.into_iter().any(|(address, _)| serves(&state.nodes, address))
+        suspects.into_iter().any(|(address, _)| is_open(&state.nodes, address))
     }
 
     /// Tells, outside the lock, of a suspicion that ended.
@@ -347,6 +347,12 @@ impl Members {
     pub(crate) fn bootstrap(&self) -> &[NodeAddress] {
         &self.bootstrap
     }
+}
+
+/// Whether the cluster counts on it, or has not decided yet.
+fn is_open(nodes: &[Node], address: &NodeAddress) -> bool {
+    let open = |state| matches!(state, NodeState::Running | NodeState::Unavailable);
+    nodes.iter().any(|node| node.address == *address && open(node.state))
 }
 
 fn serves(nodes: &[Node], address: &NodeAddress) -> bool {

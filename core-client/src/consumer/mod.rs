@@ -274,6 +274,7 @@ async fn start(
         taken: 0,
         owner: None,
         passed_over: false,
+        misled: 0,
     };
     tokio::spawn(worker.run());
 

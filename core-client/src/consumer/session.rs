@@ -131,9 +131,10 @@ impl Session {
             let ask_at = ask.then_some(asked_at + interval);
             let probe_at = if question.is_none() && !doubt { self.quiet.due() } else { None };
             let check_at = if question.is_none() { self.doubt.due() } else { None };
-            // While it is not known which subscription it is, the call is made and nothing of it taken in.
+            // The call is made also while nothing of it may be taken in: because it is not known which subscription it is, or
+            // because the application has not yet taken what came before. Acknowledgements need it.
             let opening = matches!(self.incoming, Incoming::Opening(_));
-            let room = if doubt { opening } else { self.shared.prefetch.has_room(0) };
+            let room = opening || (!doubt && self.shared.prefetch.has_room(0));
             let shared = Arc::clone(&self.shared);
             // Dropped with this turn: our side ends when the last sender is gone.
             let requests = self.requests.clone();

@@ -52,6 +52,8 @@ const MAX_LEAVE_RESERVE: Duration = Duration::from_secs(5);
 
 pub(super) struct Shared {
     pub subscription: String,
+    /// Tells this consumer from all others, whatever their names.
+    pub instance: String,
     pub settings: Settings,
     pub prefetch: Prefetch,
     pub acks: Notify,
@@ -111,6 +113,7 @@ impl Shared {
     ) -> Self {
         Shared {
             subscription,
+            instance: format!("{:032x}", rand::random::<u128>()),
             prefetch: Prefetch::new(1, settings.prefetch_batches, settings.prefetch_bytes, None),
             settings,
             acks: Notify::new(),

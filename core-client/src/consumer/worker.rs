@@ -28,6 +28,12 @@ const REQUESTS_AHEAD: usize = 4;
 const NAME_TAKEN_LIMIT: u32 = 3;
 /// Most and least that HTTP/2 lets a server send ahead of what was read, in bytes.
 const WINDOW: std::ops::RangeInclusive<usize> = 65_535..=2 << 20;
+/// Longest pause before the owner is looked up again while the one that is named is known not to be it, or not to answer: the
+/// cluster is about to name another one.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// A node found not to own the subscription this often in a row, although it is named as the owner, is called all the same: it
+/// passes the call on.
+const MISLED_LIMIT: u32 = 3;
 /// A session that lived this long, or delivered something, was a working one: pauses start small again.
 const WORKING_SESSION: Duration = Duration::from_secs(5);
 /// The server's class for a subscription that is going away, in an ABORTED status.
@@ -45,8 +51,10 @@ pub(super) struct Worker {
     pub taken: u32,
     /// The owner that was named last.
     pub owner: Option<NodeAddress>,
-    /// It was not even asked: it is known to be silent.
+    /// It was not even called: it is known to be silent, or says that it is not the owner.
     pub passed_over: bool,
+    /// How often in a row it was not the owner.
+    pub misled: u32,
 }
 
 impl Worker {
@@ -89,7 +97,10 @@ impl Worker {
                 self.shared.prefetch.fail(error.with_tries(failures.max(1), since.elapsed()));
                 return;
             }
-            let delay = pauses.next().unwrap_or(policy.max);
+            let mut delay = pauses.next().unwrap_or(policy.max);
+            if self.passed_over {
+                delay = delay.min(LOOK_AGAIN);
+            }
             self.shared.reconnects.fetch_add(1, Ordering::Relaxed);
             self.cluster.metrics().consumer_reconnects.add(1);
             self.note_loss();
@@ -183,15 +194,26 @@ impl Worker {
             Ok(Answer::Subscription(answer)) => note_subscription(&shared, &answer),
             // Attaching without having seen which subscription it is could acknowledge the wrong records.
             Err(error) if error.is_transport() => return Err(error),
+            // It moves. Who is called now would pass the call on for as long as it lasts, one more node to depend on.
+            Err(error) if error.kind() == ErrorKind::Routing && self.misled < MISLED_LIMIT => {
+                self.misled += 1;
+                self.passed_over = true;
+                return Err(error);
+            }
             // Not every server offers it to us (the owner may have moved meanwhile), and the fetch says best what is wrong.
             Ok(Answer::Attached(_) | Answer::Alive) | Err(_) => {}
         }
+        self.misled = 0;
         let (requests, outgoing) = mpsc::channel(REQUESTS_AHEAD);
         // The channel is empty, so there is room.
         let _ = requests.try_send(first_message(&shared));
         let mut client = contact.client;
         let mut request = Request::new(ReceiverStream::new(outgoing));
         request.metadata_mut().insert(metadata::ACK_CONFIRMATION, MetadataValue::from_static("1"));
+        // A session of ours that the server has not seen die ends by that.
+        if let Ok(instance) = shared.instance.parse() {
+            request.metadata_mut().insert(metadata::CONSUMER_INSTANCE, instance);
+        }
         if let Some(incarnation) = shared.book().identity.incarnation {
             // Moved since we asked, it refuses us rather than take acknowledgements for what it was.
             request.metadata_mut().insert(metadata::SUBSCRIPTION_INCARNATION, incarnation.into());

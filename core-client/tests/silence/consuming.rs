@@ -4,7 +4,7 @@ use super::World;
 use crate::node_under_test::{PATIENCE, soon};
 use futures::future::join_all;
 use hstream_testkit::eventually;
-use hstreamdb::{Consumer, Record, StartFrom, SubscriptionOptions};
+use hstreamdb::{Consumer, ConsumerState, Record, StartFrom, SubscriptionOptions};
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -46,6 +46,30 @@ async fn a_consumer_follows_its_subscription_away_from_a_silent_node() {
     let ((), payload) = soon(async { tokio::join!(failover, goes_on) }).await;
     assert!(matches!(payload.as_str(), "one" | "two"), "{payload}");
     assert!(world.members[1].calls("StreamingFetch") >= 1);
+}
+
+/// As behind a proxy that lost its other side: the node takes the old call for alive, and has sent into it.
+#[tokio::test]
+async fn a_consumer_whose_connection_died_comes_back_under_its_name_and_waits_for_nothing() {
+    let world = World::start().await;
+    let options = SubscriptionOptions::new().offset(StartFrom::Earliest).ack_timeout_secs(600);
+    soon(world.client.create_subscription("sub", "s", options)).await.unwrap();
+    let consumer = soon(world.client.consumer("sub").start()).await.unwrap();
+    append(&world, "one").await;
+    assert_eq!(next(&consumer).await, "one");
+    soon(consumer.flush_acks()).await.unwrap();
+    let name = consumer.name();
+    world.members[0].relay.bury();
+    append(&world, "lost").await;
+    eventually("a new session", PATIENCE, || async {
+        let attached = world.members[0].calls("StreamingFetch") >= 2;
+        (attached && consumer.state() == ConsumerState::Connected).then_some(())
+    })
+    .await;
+    append(&world, "two").await;
+    let came = next(&consumer).await;
+    assert!(came == "two" || came == "lost" && next(&consumer).await == "two", "{came}");
+    assert_eq!(consumer.name(), name);
 }
 
 #[tokio::test]

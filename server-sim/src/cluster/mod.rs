@@ -15,5 +15,6 @@ pub mod swim;
 pub use config::ClusterConfig;
 pub use member::{Member, MemberState, Members, NodeId, Phase};
 pub use peers::Peers;
+pub(crate) use peers::{KEEPALIVE, KEEPALIVE_TIMEOUT};
 pub use seed::Seed;
 pub use swim::GossipSettings;

@@ -18,10 +18,10 @@ const CONNECTION_WINDOW: u32 = MAX_CALLS as u32 * STREAM_WINDOW;
 const MAX_CHANNELS: usize = 256;
 /// How long a connection may take to open.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
-/// A silent node is asked for a sign of life this often while calls are open, and given up after the timeout. Gossip is
-/// slower, and does not see a path that breaks for one of two protocols.
-const KEEPALIVE: Duration = Duration::from_secs(2);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A silent node is asked for a sign of life this often while calls are open, and given up after the timeout, by both ends.
+/// Gossip is slower, and does not see a path that breaks for one of two protocols.
+pub(crate) const KEEPALIVE: Duration = Duration::from_secs(2);
+pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One connection per node, opened by its first call and again when it breaks.
 #[derive(Debug)]

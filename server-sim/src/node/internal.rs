@@ -1,6 +1,7 @@
 //! What a node answers to other nodes, on its internal port.
 
 use crate::cluster::gossip::InternalService;
+use crate::cluster::{KEEPALIVE, KEEPALIVE_TIMEOUT};
 use crate::connection::{Door, Threshold};
 use crate::limits::{CallLimits, Limits};
 use crate::net::Listener;
@@ -39,8 +40,9 @@ impl InternalServer {
             .http2_max_pending_accept_reset_streams(Some(super::MAX_CANCELLED_UNSEEN))
             .initial_stream_window_size(super::STREAM_WINDOW)
             .initial_connection_window_size(super::CONNECTION_WINDOW)
-            .http2_keepalive_interval(Some(super::KEEPALIVE))
-            .http2_keepalive_timeout(Some(super::KEEPALIVE_TIMEOUT))
+            // A node that died takes the consumers along that it passed on: until then they hold what they were sent.
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             // Consumers of other nodes are charged like those that come here themselves.
             .layer(CallLimits::new(&limits, super::MAX_REQUEST_BYTES))
             .add_service(service.into_server())

@@ -4,9 +4,10 @@ use super::config::NodeConfig;
 use super::doors::Internal;
 use super::internal::InternalServer;
 use super::start_error::StartError;
+use super::verdicts;
 use crate::cluster::bootstrap::{self, Bootstrap, BootstrapStart};
 use crate::cluster::gossip::{FetchForOthers, Gossip, GossipStart};
-use crate::cluster::ownership::{Session, SessionStart, renewed_by_others};
+use crate::cluster::ownership::{Ownership, Session, SessionStart, renewed_by_others};
 use crate::cluster::{Member, MemberState, Members, NodeId, Phase, Seed};
 use crate::limits::Limits;
 use crate::listener::{Address, Advertised};
@@ -146,16 +147,18 @@ impl Membership {
     pub(super) async fn join(
         &self,
         bootstrap: &Bootstrap,
+        ownership: &Arc<Ownership>,
         stop: &CancellationToken,
     ) -> Result<(), StartError> {
-        let (phase, session, stop) = (bootstrap.phase(), self.session.clone(), stop.clone());
+        let (phase, session, until) = (bootstrap.phase(), self.session.clone(), stop.clone());
         match &self.link {
             Link::Alone(members) => {
-                tokio::spawn(tell(Ear::Alone(members.clone()), phase, session, stop));
+                tokio::spawn(tell(Ear::Alone(members.clone()), phase, session, until));
                 Ok(())
             }
             Link::Cluster { gossip, .. } => {
-                tokio::spawn(tell(Ear::Gossip(gossip.clone()), phase, session, stop));
+                tokio::spawn(tell(Ear::Gossip(gossip.clone()), phase, session, until));
+                tokio::spawn(verdicts::confirm(gossip.clone(), ownership.clone(), stop.clone()));
                 gossip.join().await.map_err(StartError::Gossip)
             }
         }

@@ -7,6 +7,7 @@ mod internal;
 mod membership;
 mod start_error;
 mod stores;
+mod verdicts;
 
 pub use config::NodeConfig;
 pub use start_error::StartError;
@@ -185,7 +186,7 @@ impl Node {
         });
         let fetch = Arc::new(ForOthers::new(context.clone()));
         let internal = membership.listen(&context.config.limits, fetch);
-        membership.join(&context.bootstrap, &stop).await?;
+        membership.join(&context.bootstrap, &context.ownership, &stop).await?;
         let server = tokio::spawn(serve_clients(&context, clients));
         Ok(Node { context, address, own, membership, internal, server })
     }

@@ -23,6 +23,8 @@ pub struct Caller {
     pub confirm: bool,
     /// The incarnation of the subscription its acknowledgements are for, if it says one.
     pub incarnation: Option<u64>,
+    /// What tells it from other consumers of its name: it takes the place of an earlier call of its own.
+    pub instance: Option<String>,
     /// Memory for what is on its way to it.
     pub memory: Option<Arc<Budget>>,
 }

@@ -140,7 +140,7 @@ impl Live {
         if state.ended().is_some() {
             return Err(ServerError::new(Class::SubscriptionInvalidError, self.definition.id.clone()));
         }
-        let attached = state.attach(introduction);
+        let attached = state.attach(introduction, Instant::now());
         drop(state);
         let attached = attached.ok_or_else(|| ServerError::new(Class::ConsumerExists, name))?;
         self.wake.notify_one();
@@ -313,7 +313,12 @@ impl Live {
                 () = self.claim.lost().cancelled() => return self.lost().await,
                 () = tokio::time::sleep(CHECKPOINT_DELAY) => {}
             }
-            if let Err(error) = self.flush().await {
+            let flushed = tokio::select! {
+                // A store that does not answer must not keep consumers from hearing of it; the write goes on by itself.
+                () = self.claim.lost().cancelled() => return self.lost().await,
+                flushed = self.flush() => flushed,
+            };
+            if let Err(error) = flushed {
                 tracing::warn!(subscription = self.definition.id, %error, "checkpoint not written, trying again");
                 tokio::select! {
                     () = self.stop.cancelled() => return,

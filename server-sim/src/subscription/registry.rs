@@ -99,14 +99,15 @@ impl Serving {
         S: Stream<Item = Result<StreamingFetchRequest, Status>> + Send + Unpin + 'static,
     {
         let live = self.0;
-        let Caller { uri, user_agent, confirm, incarnation, memory } = caller;
+        let Caller { uri, user_agent, confirm, incarnation, instance, memory } = caller;
         if incarnation.is_some_and(|known| known != live.incarnation()) {
             // It comes back once it has learned the new one.
             let text = format!("subscription {} was moved or created again", first.subscription_id);
             return Err(ServerError::new(Class::SubscriptionInvalidError, text));
         }
         let name = first.consumer_name.clone();
-        let (consumer, outbox) = live.attach(Introduction { name, uri, user_agent, confirm, memory })?;
+        let (consumer, outbox) =
+            live.attach(Introduction { name, uri, user_agent, confirm, instance, memory })?;
         let fetch = Fetch::new(live, consumer, outbox, incarnation.is_some());
         Ok(fetch.read(first, requests))
     }

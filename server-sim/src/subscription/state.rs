@@ -9,7 +9,7 @@ use super::early_acks::EarlyAcks;
 use super::outbox::Outbox;
 use super::shard::Shard;
 use super::share::{Fit, Shares};
-use crate::error::ServerError;
+use crate::error::{Class, ServerError};
 use crate::limits::Budget;
 use crate::stats::SubscriptionStats;
 use crate::store::{GapKind, Lsn, ReadChunk, ReadLimits, ShardId, StoredBatch};
@@ -100,6 +100,8 @@ pub(super) struct Introduction {
     pub(super) user_agent: String,
     /// It wants to know which checkpoints are durable.
     pub(super) confirm: bool,
+    /// What tells it from others of its name.
+    pub(super) instance: Option<String>,
     /// Memory for what is on its way to it; without one, only the limits of its outbox hold.
     pub(super) memory: Option<Arc<Budget>>,
 }
@@ -173,10 +175,21 @@ impl State {
         self.rules.max_deliveries = max_deliveries;
     }
 
-    /// Adds a consumer; `None` when one of that name is attached.
-    pub(super) fn attach(&mut self, introduction: Introduction) -> Option<(ConsumerId, Arc<Outbox>)> {
-        if self.consumers.values().any(|consumer| consumer.introduction.name == introduction.name) {
-            return None;
+    /// Adds a consumer; `None` when one of that name is attached. An earlier call of the same consumer, which this node has
+    /// not seen end, is over by that: nobody listens there.
+    pub(super) fn attach(
+        &mut self,
+        introduction: Introduction,
+        now: Instant,
+    ) -> Option<(ConsumerId, Arc<Outbox>)> {
+        let mut others = self.consumers.iter();
+        if let Some((&id, other)) = others.find(|(_, other)| other.introduction.name == introduction.name) {
+            if introduction.instance.is_none() || other.introduction.instance != introduction.instance {
+                return None;
+            }
+            let outbox = other.outbox.clone();
+            self.detach(id, now);
+            outbox.end(Err(ServerError::new(Class::ServerNotAvailable, "the consumer has called again")));
         }
         let id = ConsumerId(self.next_consumer);
         self.next_consumer += 1;

@@ -2,7 +2,7 @@
 
 use crate::lookups::{another, clients, owner, subscribe};
 use crate::wire::consumer::{Consumer, fetch_request};
-use crate::wire::{Client, append, create, poll, refusal};
+use crate::wire::{Client, append, create, payloads, poll, refusal};
 use hstream_server::auth::Tokens;
 use hstream_server::node::NodeConfig;
 use hstream_server::test_cluster::TestCluster;
@@ -172,6 +172,38 @@ async fn when_the_owner_dies_the_consumer_is_told_to_look_again_and_finds_it_els
         }
     })
     .await;
+    scene.cluster.shutdown().await;
+}
+
+/// The owner hears nothing of it: the connection between the two nodes is as silent as the one to the consumer.
+#[tokio::test]
+async fn when_the_node_in_between_dies_its_consumers_leave_the_owner_within_seconds() {
+    let scene = Scene::new().await;
+    let _consumer = Consumer::attach(&scene.at(scene.other), "sub", "c").await.unwrap();
+    assert_eq!(scene.consumers().await.len(), 1);
+    scene.cluster.kill(scene.other).await.unwrap();
+    let killed = std::time::Instant::now();
+    poll("the owner knows that it is gone", async || scene.consumers().await.is_empty()).await;
+    assert!(killed.elapsed() < Duration::from_secs(15), "{:?}", killed.elapsed());
+    scene.cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_consumer_whose_node_in_between_died_is_served_by_the_owner_at_once() {
+    let scene = Scene::new().await;
+    let mut keys = MetadataMap::new();
+    keys.insert(metadata::CONSUMER_INSTANCE, "this one".parse().unwrap());
+    let (mut lost, _) =
+        Consumer::attach_with(&scene.at(scene.other), "sub", "c", keys.clone()).await.unwrap();
+    scene.append(&["a"]).await;
+    assert_eq!(payloads(&[lost.next().await]), ["a"]);
+    scene.cluster.kill(scene.other).await.unwrap();
+    // Another one cannot have its name; the same one can, though the owner has not seen its first call end.
+    let taken = Consumer::attach(&scene.at(scene.owner), "sub", "c").await.map(|_| ()).unwrap_err();
+    assert_eq!(taken.code(), Code::AlreadyExists, "{taken:?}");
+    let (mut consumer, _) = Consumer::attach_with(&scene.at(scene.owner), "sub", "c", keys).await.unwrap();
+    append(&mut scene.at(scene.owner), scene.shard, "b").await;
+    assert_eq!(consumer.take().await, ["b"], "what is new does not wait for what the first call had");
     scene.cluster.shutdown().await;
 }
 

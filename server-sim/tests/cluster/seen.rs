@@ -1,6 +1,7 @@
 //! What clients and operators see of the nodes, and what they say to them.
 
 use crate::wire::{Client, DEADLINE, connect, poll};
+use hstream_server::cluster::{GossipSettings, MemberState};
 use hstream_server::listener::parse_listeners;
 use hstream_server::node::NodeConfig;
 use hstream_server::test_cluster::TestCluster;
@@ -71,6 +72,35 @@ async fn the_time_a_cluster_is_up_counts_from_its_founding_and_is_the_same_every
     cluster.restart(2).await.unwrap();
     let mut two = client(&cluster, 2).await;
     assert!(describe(&mut two).await.cluster_up_time >= 1, "a node that has just begun knows it, too");
+    cluster.shutdown().await;
+}
+
+/// Three nodes that give a suspect minutes to answer.
+async fn patient() -> TestCluster {
+    let gossip = GossipSettings { suspicion_mult: 100, ..GossipSettings::default() };
+    TestCluster::builder().nodes(3).gossip(gossip).start().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_suspect_is_dead_when_its_lease_is_over() {
+    let cluster = patient().await;
+    cluster.kill(2).await.unwrap();
+    let within = Duration::from_secs(30);
+    cluster.await_seen(2, MemberState::Down, within).await.unwrap();
+    // As any other that was found dead.
+    cluster.restart(2).await.unwrap();
+    cluster.await_ready(within).await.unwrap();
+    cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_suspect_that_renews_its_lease_is_given_its_time() {
+    let cluster = patient().await;
+    cluster.partition(2).await.unwrap();
+    cluster.await_seen_by(&[1], 2, MemberState::Suspect, DEADLINE).await.unwrap();
+    // Longer than a lease lasts.
+    let down = cluster.await_seen_by(&[1], 2, MemberState::Down, Duration::from_secs(5)).await;
+    assert!(down.is_err());
     cluster.shutdown().await;
 }
 

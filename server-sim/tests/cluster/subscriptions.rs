@@ -104,6 +104,56 @@ async fn a_subscription_moves_when_its_owner_is_killed_and_what_was_committed_do
     scene.client.close(Duration::from_secs(10)).await.unwrap();
 }
 
+/// What it has in memory is old, and its store does not answer; its consumers and those who ask it hear of that all the same.
+#[tokio::test]
+async fn a_node_cut_off_from_the_store_sends_everybody_elsewhere_once_its_lease_is_over() {
+    let mut scene = Scene::new().await;
+    let consumer = scene.consumer().await;
+    scene.append(5).await;
+    take(&consumer, 0..5).await;
+    let owner = scene.owner().await;
+    // Somebody who only notices what the node says.
+    let (requests, outgoing) = tokio::sync::mpsc::channel(8);
+    let hello = StreamingFetchRequest {
+        subscription_id: "sub".into(),
+        consumer_name: "loyal".into(),
+        ..Default::default()
+    };
+    requests.send(hello).await.unwrap();
+    let mut node = wire(&scene.cluster, owner).await;
+    let mut loyal = node.streaming_fetch(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
+    let others = scene.cluster.nodes().filter(|node| *node != owner).collect::<Vec<_>>();
+    scene.append(1).await;
+    let batch = consumer.next_batch().await.unwrap();
+    scene.cluster.cut_off_store(owner).await.unwrap();
+    let cut = Instant::now();
+    if let Some(batch) = batch {
+        // Its checkpoint waits for the store.
+        consumer.ack_batch(&batch).unwrap();
+        consumer.flush_acks().await.unwrap();
+    }
+    let end = tokio::time::timeout(DEADLINE, async {
+        loop {
+            match loyal.message().await {
+                Ok(Some(_)) => {}
+                other => return other,
+            }
+        }
+    });
+    let end = end.await.unwrap().unwrap_err();
+    assert_eq!(end.code(), tonic::Code::Unavailable, "{end:?}");
+    assert!(cut.elapsed() < Duration::from_secs(5), "a lease is 3 s: {:?}", cut.elapsed());
+    let request = LookupSubscriptionRequest { subscription_id: "sub".into() };
+    let asked = node.lookup_subscription(request).await.unwrap_err();
+    assert_eq!(asked.code(), tonic::Code::Unavailable, "{asked:?}");
+    // The consumer of the client goes on elsewhere while the node is still cut off.
+    let other = others[0];
+    scene.moved_from(owner, other).await;
+    scene.append(5).await;
+    take(&consumer, 6..11).await;
+    assert_ne!(scene.owner_seen_by(other).await, Some(owner));
+}
+
 #[tokio::test]
 async fn an_owner_that_was_paused_wakes_up_and_serves_nothing_any_more() {
     let mut scene = Scene::new().await;

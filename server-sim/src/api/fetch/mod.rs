@@ -81,6 +81,7 @@ impl Call {
             user_agent: self.origin.user_agent,
             confirm: self.origin.confirm,
             incarnation: self.origin.incarnation,
+            instance: self.origin.instance,
             memory: Some(node.deliveries.clone()),
         };
         let fetch = serving.attach(&self.first, self.rest, caller).map_err(status)?;

@@ -12,6 +12,9 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 const PROXY_AGENT: &str = "proxy-agent";
 const USER_AGENT: &str = "user-agent";
 
+/// Longest mark of a consumer, in bytes; it is kept as long as the consumer is there.
+const MAX_INSTANCE: usize = 64;
+
 /// What belongs to one connection and means nothing on the next one.
 const OF_THE_CONNECTION: [&str; 4] = ["te", "content-type", "content-length", USER_AGENT];
 /// The same, by how it begins: deadlines and encodings are agreed on anew.
@@ -26,6 +29,8 @@ pub(super) struct Origin {
     pub(super) confirm: bool,
     /// The incarnation of the subscription its acknowledgements are for.
     pub(super) incarnation: Option<u64>,
+    /// What tells the consumer from others of its name.
+    pub(super) instance: Option<String>,
     /// As they came.
     keys: MetadataMap,
 }
@@ -41,6 +46,7 @@ impl Origin {
             user_agent: text(PROXY_AGENT).or_else(|| text(USER_AGENT)).unwrap_or_default(),
             confirm: text(metadata::ACK_CONFIRMATION).as_deref() == Some("1"),
             incarnation: text(metadata::SUBSCRIPTION_INCARNATION).and_then(|text| text.parse().ok()),
+            instance: text(metadata::CONSUMER_INSTANCE).filter(|text| text.len() <= MAX_INSTANCE),
             keys: keys.clone(),
         }
     }

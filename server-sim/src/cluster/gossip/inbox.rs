@@ -2,7 +2,7 @@
 
 use super::refusal::Refusal;
 use super::seal::Run;
-use crate::cluster::Phase;
+use crate::cluster::{NodeId, Phase};
 use bytes::Bytes;
 use std::net::SocketAddr;
 use tokio::sync::{mpsc, oneshot};
@@ -23,6 +23,8 @@ pub(super) enum Message {
     Phase(Phase),
     /// This node has a later session in the metadata store.
     Generation(u64),
+    /// The session of that run of a node is over.
+    SessionOver(NodeId, u64),
     /// This node goes. Answered when others were told.
     Leave { reply: oneshot::Sender<()> },
 }

@@ -154,6 +154,9 @@ impl Owner {
                 self.seal.renew(generation);
                 self.handle(Input::Generation(generation)).await;
             }
+            Message::SessionOver(node, generation) => {
+                self.handle(Input::SessionOver(node, generation)).await;
+            }
             Message::Leave { reply } => {
                 self.leave().await;
                 let _ = reply.send(());

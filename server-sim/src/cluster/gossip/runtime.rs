@@ -13,7 +13,7 @@ use super::service::InternalService;
 use super::stats::GossipStats;
 use super::timers::Timers;
 use crate::cluster::swim::{GossipSettings, Membership, SwimStats};
-use crate::cluster::{Member, Members, Phase, Seed};
+use crate::cluster::{Member, Members, NodeId, Phase, Seed};
 use crate::limits::Notice;
 use crate::net::{Datagrams, Net};
 use rand::rngs::StdRng;
@@ -176,6 +176,12 @@ impl Gossip {
         if self.inner.me.renew(generation) {
             self.inner.inbox.tell(Message::Generation(generation)).await;
         }
+    }
+
+    /// Says that the session of a run of a node is over, by the metadata store. If it is a suspect, it is found dead by that;
+    /// otherwise this changes nothing.
+    pub async fn session_over(&self, node: NodeId, generation: u64) {
+        self.inner.inbox.tell(Message::SessionOver(node, generation)).await;
     }
 
     /// Says goodbye and closes the socket. Takes two seconds at most; a second call waits for the first.

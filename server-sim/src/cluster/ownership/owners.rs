@@ -4,6 +4,7 @@ use super::claim::{Claim, ClaimError};
 use super::decision::{View, stays, whereabouts};
 use super::lease::{LEASES, Leases};
 use super::placement::{place, place_resource};
+use super::record::Holder;
 use super::resource::{Kind, OWNERS, Resource};
 use super::session::Session;
 use super::table::{self, Table};
@@ -133,9 +134,18 @@ impl Ownership {
     pub async fn owner_of(&self, kind: Kind, id: &str) -> Result<NodeId, ClaimError> {
         let Some(Shared { state, .. }) = &self.shared else { return Ok(self.me()) };
         let resource = Resource::new(kind, id);
+        // It is not served here any more, and the store is about to say where it will be.
+        if let Some(&to) = state.leaving().get(&resource) {
+            return Ok(to);
+        }
         state.catch_up().await?;
         let record = state.table().get(&resource).map(|(record, _)| record.clone());
-        whereabouts(record.as_ref(), &state.view(&resource)).ok_or(ClaimError::NoTaker)
+        let owner = whereabouts(record.as_ref(), &state.view(&resource)).ok_or(ClaimError::NoTaker)?;
+        if owner == state.me() && !state.session.term().is_valid() {
+            // Others may know by now who serves it instead, and whoever asks should ask them.
+            return Err(ClaimError::NotYet(format!("node {owner} has no lease right now; ask another node")));
+        }
+        Ok(owner)
     }
 
     /// The node that a resource belongs to as the store has it, if that node is there. Unlike
@@ -185,6 +195,29 @@ impl Ownership {
                 Some(claim) => Ok(claim),
                 None => state.clone().claim(resource, insist).await,
             },
+        }
+    }
+
+    /// Waits until a session of a node is certainly over, as the store has it: nothing is served under it any more. Never
+    /// resolves while this node itself has no lease: then what it sees of others may be old.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub async fn session_over(&self, node: NodeId, session: u64) -> Result<(), StoreError> {
+        let Some(Shared { state, .. }) = &self.shared else { return std::future::pending().await };
+        let mut terms = state.session.terms();
+        // What it may last if its lease does not say: as long as that of this node.
+        let lease = u64::try_from(state.session.term().lease().as_millis()).unwrap_or(u64::MAX);
+        let holder = Holder { node, session, lease_ms: lease };
+        loop {
+            state.leases.over(&*state.meta, &holder).await?;
+            let valid = terms.borrow_and_update().is_valid();
+            if valid {
+                return Ok(());
+            }
+            if terms.changed().await.is_err() {
+                return std::future::pending().await;
+            }
         }
     }
 

@@ -137,6 +137,7 @@ impl Membership {
                 self.begin_again(next, now, &mut output);
             }
             Input::Generation(_) => {}
+            Input::SessionOver(node, generation) => self.confirm(node, generation, now, &mut output),
             Input::Leave => self.leave(now, &mut output),
         }
         self.let_go(now, &mut output);
@@ -451,6 +452,25 @@ impl Membership {
             left.map(|member| foca::Member::new(member.id().clone(), member.incarnation(), State::Down));
         let left: Vec<_> = left.collect();
         self.apply(left, now, output);
+    }
+
+    /// A suspect without a session is not worth waiting for: it serves nothing, whether it is dead or only slow. Who is no
+    /// suspect stays, as it answers.
+    fn confirm(&mut self, node: NodeId, generation: u64, now: Instant, output: &mut Output) {
+        let is_meant = |member: &&foca::Member<Identity>| {
+            let identity = member.id();
+            member.state() == State::Suspect && identity.id == node && identity.generation == generation
+        };
+        let dead = self.foca.iter_members().filter(is_meant);
+        let dead =
+            dead.map(|member| foca::Member::new(member.id().clone(), member.incarnation(), State::Down));
+        let dead: Vec<_> = dead.collect();
+        if dead.is_empty() {
+            return;
+        }
+        self.stats.confirmed += dead.len() as u64;
+        self.apply(dead, now, output);
+        self.gossip(now, output);
     }
 
     fn apply(&mut self, updates: Vec<foca::Member<Identity>>, now: Instant, output: &mut Output) {

@@ -20,6 +20,8 @@ pub enum Input<'a> {
     Phase(Phase),
     /// This node has a new session in the metadata store, of this generation.
     Generation(u64),
+    /// The session of a run of a node is over, by the metadata store: the run serves nothing any more.
+    SessionOver(NodeId, u64),
     /// This node goes. Nothing is taken in and nothing asked for any more.
     Leave,
 }

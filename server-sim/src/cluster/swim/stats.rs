@@ -27,7 +27,9 @@ pub struct SwimStats {
     pub own_refutations: u64,
     /// Times another node was found dead.
     pub downs: u64,
-    /// Of these, by mistake: the same run was back later.
+    /// Of these, suspects whose session was over, so that nobody had to wait for their time.
+    pub confirmed: u64,
+    /// Of those found dead, by mistake: the same run was back later.
     pub false_downs: u64,
     /// Verdicts of others that came out of the blue and were taken as suspicions.
     pub doubted_verdicts: u64,

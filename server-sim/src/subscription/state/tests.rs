@@ -67,7 +67,7 @@ impl Sim {
     }
 
     fn attach(&mut self, name: &str) -> ConsumerId {
-        let (id, outbox) = self.state.attach(introduction(name)).unwrap();
+        let (id, outbox) = self.state.attach(introduction(name), self.now).unwrap();
         self.outboxes.insert(id, outbox);
         id
     }
@@ -370,9 +370,31 @@ fn what_was_trimmed_while_in_flight_is_done() {
 fn names_are_unique_among_attached_consumers() {
     let mut sim = Sim::new(1, 1);
     let a = sim.attach("a");
-    assert!(sim.state.attach(introduction("a")).is_none());
+    assert!(sim.state.attach(introduction("a"), sim.now).is_none());
     sim.detach(a);
     sim.attach("a");
+}
+
+#[test]
+fn a_consumer_that_calls_again_takes_the_place_of_its_first_call() {
+    let mut sim = Sim::new(100, 1);
+    let called = |instance: &str| Introduction { instance: Some(instance.into()), ..introduction("a") };
+    let (first, dead) = sim.state.attach(called("one"), sim.now).unwrap();
+    sim.append(1, 1);
+    sim.outboxes.insert(first, dead.clone());
+    sim.run();
+    assert_eq!(sim.take(first).map(|seen| seen.1), Some(1), "it left, and nobody got it");
+    for other in [introduction("a"), called("two")] {
+        assert!(sim.state.attach(other, sim.now).is_none(), "a name is one consumer's");
+    }
+    let (again, outbox) = sim.state.attach(called("one"), sim.now).unwrap();
+    sim.outboxes.insert(again, outbox);
+    assert!(dead.room().is_none(), "the first call is over");
+    assert_eq!(sim.state.consumers().len(), 1);
+    sim.append(1, 1);
+    assert_eq!(sim.drain(again), [(1, 2, vec![0])], "what is new does not wait for what is lost");
+    sim.now += TIMEOUT;
+    assert_eq!(sim.drain(again).first().map(|seen| seen.1), Some(1));
 }
 
 proptest::proptest! {
@@ -558,7 +580,7 @@ fn consumers_that_ask_hear_of_durable_checkpoints() {
     let mut sim = Sim::new(100, 2);
     sim.state.saved(2, 7);
     let asks = Introduction { confirm: true, ..introduction("asks") };
-    let (_, outbox) = sim.state.attach(asks).unwrap();
+    let (_, outbox) = sim.state.attach(asks, sim.now).unwrap();
     let silent = sim.attach("silent");
     sim.state.saved(1, 3);
     sim.state.saved(1, 4);

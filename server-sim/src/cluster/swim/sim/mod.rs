@@ -217,6 +217,16 @@ impl World {
         self.handle(node, Input::Phase(phase));
     }
 
+    /// A node learns that the present session of another one is over.
+    pub fn session_over(&mut self, node: usize, other: usize) {
+        self.session_of_run_over(node, other, self.generation(other));
+    }
+
+    /// The same of an earlier one.
+    pub fn session_of_run_over(&mut self, node: usize, other: usize, generation: u64) {
+        self.handle(node, Input::SessionOver(id_of(other), generation));
+    }
+
     pub fn is_up(&self, node: usize) -> bool {
         self.nodes[node].membership.is_some() && !self.nodes[node].paused
     }

@@ -89,6 +89,42 @@ fn the_dead_are_found_dead_and_nobody_else() {
 }
 
 #[test]
+fn a_suspect_whose_session_is_over_is_dead_at_once_and_everywhere() {
+    for seed in 0..20 {
+        let mut world = settled(5, seed);
+        world.crash(1);
+        assert!(world.run_until(seconds(10), |world| world.sees(0, 1) == Some(MemberState::Suspect)));
+        // Wait until all have heard of the suspicion.
+        assert!(world.run_until(seconds(1), |world| world.all_see(1, MemberState::Suspect)), "seed {seed}");
+        world.session_over(0, 1);
+        assert_eq!(world.sees(0, 1), Some(MemberState::Down));
+        let soon = world.settings.gossip_interval * 2;
+        assert!(world.run_until(soon, |world| world.all_see(1, MemberState::Down)), "seed {seed}");
+        assert_eq!(world.membership(0).stats().confirmed, 1);
+        // Once, and nobody else.
+        world.run(seconds(60));
+        let downs = world.noticed(Duration::ZERO, |event| matches!(event, Event::Down(_)));
+        assert_eq!(downs.len(), 4, "seed {seed}: {downs:?}");
+        world.start(1);
+        assert!(world.run_until(world.settings.gossip_interval * 2, World::all_agree), "seed {seed}");
+    }
+}
+
+#[test]
+fn the_end_of_a_session_means_nothing_for_a_node_that_answers() {
+    let mut world = settled(5, 11);
+    world.session_over(0, 1);
+    world.crash(2);
+    assert!(world.run_until(seconds(10), |world| world.sees(0, 2) == Some(MemberState::Suspect)));
+    // Of an earlier run.
+    let earlier = world.generation(2) - 1;
+    world.session_of_run_over(0, 2, earlier);
+    assert_eq!(world.sees(0, 2), Some(MemberState::Suspect));
+    world.run(seconds(2));
+    assert!(world.all_see(1, MemberState::Alive) && !world.all_see(2, MemberState::Down));
+}
+
+#[test]
 fn others_vouch_for_a_node_that_one_cannot_reach() {
     let cut_link = |censor: fn(&[u8]) -> bool| {
         let mut world = settled(5, 9);
