@@ -41,8 +41,8 @@ static LEASH: LazyLock<Mutex<Option<Child>>> = LazyLock::new(|| {
     Mutex::new(shell.ok())
 });
 
-/// This process is killed when we end, unless it is [released](release) before.
-pub(crate) fn hold(pid: u32) {
+/// The process with this number is killed when this one ends, however that happens. For one that has no value to end it.
+pub fn hold(pid: u32) {
     tell(&format!("+ {pid}\n"));
 }
 

@@ -18,6 +18,7 @@ mod signal;
 mod store;
 
 pub use faults::Fault;
+pub use leash::hold as end_with_this_process;
 pub use link::{Ending, Flow, Link, LinkStats, Way};
 pub use poll::eventually;
 pub use port::free_port;

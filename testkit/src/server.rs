@@ -1,9 +1,13 @@
 //! A real `hstream-server` process.
 
-use crate::{Store, leash, signal::signal};
+use crate::{
+    Store, leash,
+    signal::{pause, signal},
+};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::{
-    io::{BufRead as _, BufReader},
+    fs::File,
+    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc,
@@ -32,6 +36,8 @@ pub struct ServerOptions {
     pub nodes: u32,
     /// Further flags.
     pub flags: Vec<String>,
+    /// A file that what it logs is added to; by default nobody keeps it.
+    pub log: Option<PathBuf>,
 }
 
 impl ServerOptions {
@@ -45,6 +51,7 @@ impl ServerOptions {
             internal_port: 0,
             nodes: 1,
             flags: Vec::new(),
+            log: None,
         }
     }
 }
@@ -93,7 +100,7 @@ impl ServerProcess {
         if options.nodes > 1 {
             command.args(["--nodes", &options.nodes.to_string()]);
         }
-        ServerProcess::start_nodes(command, options.nodes as usize)
+        ServerProcess::start_nodes(command, options.nodes as usize, options.log.as_deref())
     }
 
     /// Starts a server that a test has put together by itself, for example the test executable again with another
@@ -102,10 +109,11 @@ impl ServerProcess {
     /// # Errors
     /// As [`ServerProcess::start`].
     pub fn start_command(command: Command) -> Result<ServerProcess> {
-        ServerProcess::start_nodes(command, 1)
+        ServerProcess::start_nodes(command, 1, None)
     }
 
-    fn start_nodes(mut command: Command, nodes: usize) -> Result<ServerProcess> {
+    fn start_nodes(mut command: Command, nodes: usize, log: Option<&Path>) -> Result<ServerProcess> {
+        let mut log = log.map(|path| File::options().create(true).append(true).open(path)).transpose()?;
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -118,6 +126,9 @@ impl ServerProcess {
         // Keeps reading for the life of the process so that the server never blocks on a full pipe.
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if let Some(log) = &mut log {
+                    let _ = writeln!(log, "{line}");
+                }
                 // Nobody listens after start-up; lines are then dropped.
                 let _ = sender.try_send(line);
             }
@@ -157,7 +168,7 @@ impl ServerProcess {
     /// # Errors
     /// When it has ended.
     pub fn pause(&self) -> Result<()> {
-        signal(self.child.id(), "STOP")
+        pause(self.child.id())
     }
 
     /// SIGCONT.

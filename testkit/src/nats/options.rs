@@ -42,6 +42,13 @@ impl Default for NatsOptions {
     }
 }
 
+impl NatsOptions {
+    /// What a store of HStream nodes needs: messages may be larger than a batch of the default size.
+    pub fn for_nodes() -> NatsOptions {
+        NatsOptions { max_payload: Some(8 << 20), ..NatsOptions::default() }
+    }
+}
+
 /// PEM files of NATS servers.
 #[derive(Debug, Clone)]
 pub struct NatsTls {

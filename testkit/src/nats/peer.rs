@@ -97,7 +97,8 @@ impl Peer {
 
     /// SIGSTOP.
     pub(super) fn pause(&mut self) -> Result<()> {
-        self.signal("STOP")?;
+        let process = self.process.as_ref().with_context(|| format!("{} does not run", self.name))?;
+        crate::signal::pause(process.id())?;
         self.paused = true;
         Ok(())
     }

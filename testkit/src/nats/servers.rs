@@ -68,7 +68,7 @@ impl Nats {
     /// # Errors
     /// As [`Nats::start`]; the same one every time.
     pub fn shared() -> Result<&'static Nats> {
-        static NATS: LazyLock<Result<Nats>> = LazyLock::new(|| Nats::start(NatsOptions::default()));
+        static NATS: LazyLock<Result<Nats>> = LazyLock::new(|| Nats::start(NatsOptions::for_nodes()));
         NATS.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))
     }
 
