@@ -100,7 +100,7 @@ async fn a_port_in_use_is_said_before_the_data_is_touched() {
     let data_dir = dir.path().join("never");
     let config =
         NodeConfig { port: node.node.address().port(), data_dir: data_dir.clone(), ..NodeConfig::default() };
-    let error = hstream_server::node::Node::start(config).await.unwrap_err();
+    let error = start_node(config).await.unwrap_err();
     assert!(matches!(error, StartError::Listen { .. }), "{error}");
     assert!(error.to_string().contains("choose another --port"), "{error}");
     assert!(!data_dir.exists());

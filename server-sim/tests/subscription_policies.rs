@@ -186,14 +186,19 @@ async fn operators_see_the_lag_and_move_a_subscription() {
     let lag = table(&mut client, "server sub lag sub").await;
     let tail = ids[2].batch_id.to_string();
     let start = (ids[0].batch_id - 1).to_string();
-    assert_eq!(lag, [[shard.to_string(), start.clone(), start, tail.clone(), "3".into(), "0".into()]]);
+    let [of, committed, delivered, newest, behind, unacked] = lag[0].clone().try_into().unwrap();
+    assert_eq!((of, newest, unacked), (shard.to_string(), tail.clone(), "0".into()));
+    assert!(committed == delivered && committed.parse::<u64>().unwrap() < ids[0].batch_id, "{lag:?}");
+    // LSNs may have gaps: then it says how many batches there are at most.
+    let dense = start == committed;
+    assert!(if dense { behind == "3" } else { behind.parse::<u64>().unwrap() >= 3 }, "{lag:?}");
 
     let mut consumer = Consumer::attach(&client, "sub", "c").await.unwrap();
     assert_eq!(consumer.take().await, ["a"]);
     assert_eq!(payloads(&[consumer.next().await]), ["b"]);
     poll("the acknowledgement shows", async || {
         let lag = table(&mut client, "server sub lag sub").await;
-        lag[0][4..] == ["2", "2"] && lag[0][1] == ids[0].batch_id.to_string()
+        (lag[0][4] == "2" || !dense) && lag[0][5] == "2" && lag[0][1] == ids[0].batch_id.to_string()
     })
     .await;
 

@@ -132,7 +132,7 @@ async fn a_clean_end_makes_acknowledgements_durable() {
             data_dir: dir.path().to_owned(),
             ..Default::default()
         };
-        match hstream_server::node::Node::start(config).await {
+        match start_node(config).await {
             Ok(node) => break node,
             Err(error) => assert!(Instant::now() < deadline, "{error}"),
         }

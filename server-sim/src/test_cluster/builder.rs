@@ -8,6 +8,7 @@ use super::threads::Threads;
 use super::{Inner, TestCluster};
 use crate::cluster::GossipSettings;
 use crate::node::NodeConfig;
+use crate::store::jetstream::JetStreamOptions;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +65,13 @@ impl TestClusterBuilder {
     #[must_use]
     pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.data_dir = Some(path.into());
+        self
+    }
+
+    /// A store that is reached through NATS; default an embedded one, in the folder where the data live.
+    #[must_use]
+    pub fn store(mut self, store: JetStreamOptions) -> Self {
+        self.config.store = Some(store);
         self
     }
 

@@ -2,7 +2,6 @@
 
 use crate::lookups::{clients, owner};
 use crate::wire::{Client, append, create, payloads, poll, read_all, shards, stream};
-use hstream_server::test_cluster::TestCluster;
 use hstreamdb_proto::api::*;
 use tonic::Code;
 
@@ -47,7 +46,7 @@ async fn unsubscribe(clients: &mut [Client], id: &str) {
 
 #[tokio::test]
 async fn what_one_node_has_answered_every_other_one_knows() {
-    let cluster = TestCluster::start(3).await.unwrap();
+    let cluster = crate::support::cluster(3).await;
     let mut clients = clients(&cluster).await;
     for round in 0..9 {
         let (one, two, three) = (round % 3, (round + 1) % 3, (round + 2) % 3);
@@ -84,7 +83,7 @@ async fn what_one_node_has_answered_every_other_one_knows() {
 
 #[tokio::test]
 async fn of_creations_of_one_name_on_all_nodes_one_wins() {
-    let cluster = TestCluster::start(3).await.unwrap();
+    let cluster = crate::support::cluster(3).await;
     let mut clients = clients(&cluster).await;
     for round in 0..10 {
         let name = format!("s{round}");
@@ -104,7 +103,7 @@ async fn of_creations_of_one_name_on_all_nodes_one_wins() {
 
 #[tokio::test]
 async fn a_node_that_was_cut_off_from_the_store_knows_afterwards_what_it_missed() {
-    let cluster = TestCluster::start(2).await.unwrap();
+    let cluster = crate::support::cluster(2).await;
     let mut clients = clients(&cluster).await;
     create(&mut clients[0], "before", 1).await;
     cluster.cut_off_store(2).await.unwrap();

@@ -41,7 +41,7 @@ pub fn another(owner: u32, nodes: u32) -> u32 {
 
 #[tokio::test]
 async fn all_nodes_give_the_same_answers_and_spread_what_they_place() {
-    let cluster = TestCluster::start(3).await.unwrap();
+    let cluster = crate::support::cluster(3).await;
     let mut clients = clients(&cluster).await;
     let mut placed: Vec<BTreeSet<u32>> = Vec::new();
     for number in 0..40_u64 {
@@ -90,7 +90,7 @@ async fn all_nodes_give_the_same_answers_and_spread_what_they_place() {
 
 #[tokio::test]
 async fn a_node_that_does_not_serve_a_subscription_says_so_in_the_published_words() {
-    let cluster = TestCluster::start(3).await.unwrap();
+    let cluster = crate::support::cluster(3).await;
     let mut clients = clients(&cluster).await;
     create(&mut clients[0], "s", 1).await;
     subscribe(&mut clients[0], "sub", "s").await;
@@ -122,7 +122,7 @@ async fn a_node_that_does_not_serve_a_subscription_says_so_in_the_published_word
 
 #[tokio::test]
 async fn a_node_that_does_not_serve_a_reader_says_so_in_the_published_words() {
-    let cluster = TestCluster::start(3).await.unwrap();
+    let cluster = crate::support::cluster(3).await;
     let mut clients = clients(&cluster).await;
     let shard = create(&mut clients[0], "s", 1).await[0];
     let reader = CreateShardReaderRequest {
@@ -154,7 +154,7 @@ async fn a_node_that_does_not_serve_a_reader_says_so_in_the_published_words() {
 
 #[tokio::test]
 async fn lookups_store_nothing_until_something_is_served() {
-    let cluster = TestCluster::start(2).await.unwrap();
+    let cluster = crate::support::cluster(2).await;
     let mut clients = clients(&cluster).await;
     create(&mut clients[0], "s", 1).await;
     subscribe(&mut clients[0], "sub", "s").await;

@@ -2,7 +2,7 @@
 
 use crate::lookups::{another, clients, owner, subscribe};
 use crate::wire::consumer::{Consumer, fetch_request};
-use crate::wire::{Client, append, create, payloads, poll, refusal};
+use crate::wire::{Client, append, create, on_chosen_store, payloads, poll, refusal};
 use hstream_server::auth::Tokens;
 use hstream_server::node::NodeConfig;
 use hstream_server::test_cluster::TestCluster;
@@ -26,7 +26,7 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
-        let cluster = TestCluster::start(3).await.unwrap();
+        let cluster = crate::support::cluster(3).await;
         let mut clients = clients(&cluster).await;
         let shard = create(&mut clients[0], "s", 1).await[0];
         subscribe(&mut clients[0], "sub", "s").await;
@@ -254,12 +254,12 @@ async fn a_call_that_was_passed_on_is_not_passed_on_again() {
 #[tokio::test]
 async fn tokens_are_asked_for_on_the_way_and_at_the_owner() {
     let dir = tempfile::tempdir().unwrap();
-    let config = NodeConfig { tokens: Tokens::new(["secret".to_owned()]), ..NodeConfig::default() };
+    let (tokens, data_dir) = (Tokens::new(["secret".to_owned()]), dir.path().to_owned());
+    let config = NodeConfig { tokens, data_dir, ..NodeConfig::default() };
     let cluster = TestCluster::builder()
-        .config(config)
+        .config(on_chosen_store(config))
         .auto_init(true)
         .port(0)
-        .data_dir(dir.path())
         .nodes(3)
         .start()
         .await

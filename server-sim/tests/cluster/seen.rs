@@ -1,6 +1,6 @@
 //! What clients and operators see of the nodes, and what they say to them.
 
-use crate::wire::{Client, DEADLINE, connect, poll};
+use crate::wire::{Client, DEADLINE, connect, on_chosen_store, poll};
 use hstream_server::cluster::{GossipSettings, MemberState};
 use hstream_server::listener::parse_listeners;
 use hstream_server::node::NodeConfig;
@@ -35,7 +35,7 @@ pub async fn command(client: &mut Client, command: &str) -> serde_json::Value {
 
 #[tokio::test]
 async fn every_node_describes_the_whole_cluster_and_itself_first() {
-    let cluster = TestCluster::start(3).await.unwrap();
+    let cluster = crate::support::cluster(3).await;
     for node in 1..=3 {
         let mut client = client(&cluster, node).await;
         // Gossip brings the last change of phase a moment after the nodes themselves are ready.
@@ -66,7 +66,7 @@ async fn every_node_describes_the_whole_cluster_and_itself_first() {
 
 #[tokio::test]
 async fn the_time_a_cluster_is_up_counts_from_its_founding_and_is_the_same_everywhere() {
-    let cluster = TestCluster::builder().nodes(2).start().await.unwrap();
+    let cluster = crate::support::builder().nodes(2).start().await.unwrap();
     let mut one = client(&cluster, 1).await;
     poll("a second has passed", async || describe(&mut one).await.cluster_up_time >= 1).await;
     cluster.restart(2).await.unwrap();
@@ -78,7 +78,7 @@ async fn the_time_a_cluster_is_up_counts_from_its_founding_and_is_the_same_every
 /// Three nodes that give a suspect minutes to answer.
 async fn patient() -> TestCluster {
     let gossip = GossipSettings { suspicion_mult: 100, ..GossipSettings::default() };
-    TestCluster::builder().nodes(3).gossip(gossip).start().await.unwrap()
+    crate::support::builder().nodes(3).gossip(gossip).start().await.unwrap()
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn a_suspect_that_renews_its_lease_is_given_its_time() {
 
 #[tokio::test]
 async fn a_node_that_falls_silent_is_unavailable_before_it_is_dead_and_no_client_is_sent_to_it() {
-    let cluster = TestCluster::start(3).await.unwrap();
+    let cluster = crate::support::cluster(3).await;
     let mut one = client(&cluster, 1).await;
     poll("all are running", async || usable(&describe(&mut one).await).len() == 3).await;
     cluster.kill(2).await.unwrap();
@@ -131,7 +131,7 @@ async fn a_node_that_falls_silent_is_unavailable_before_it_is_dead_and_no_client
 
 #[tokio::test]
 async fn a_node_that_left_in_order_is_not_listed_any_more() {
-    let cluster = TestCluster::start(3).await.unwrap();
+    let cluster = crate::support::cluster(3).await;
     let mut one = client(&cluster, 1).await;
     poll("all are running", async || usable(&describe(&mut one).await).len() == 3).await;
     cluster.stop(3).await.unwrap();
@@ -145,13 +145,13 @@ async fn whoever_comes_through_a_listener_is_told_the_addresses_of_its_key_on_ev
     let dir = tempfile::tempdir().unwrap();
     let config = NodeConfig {
         extra_listeners: parse_listeners("inside:hstream://inside.test:0").unwrap(),
+        data_dir: dir.path().to_owned(),
         ..NodeConfig::default()
     };
     let cluster = TestCluster::builder()
-        .config(config)
+        .config(on_chosen_store(config))
         .auto_init(true)
         .port(0)
-        .data_dir(dir.path())
         .nodes(2)
         .start()
         .await
@@ -178,7 +178,7 @@ async fn whoever_comes_through_a_listener_is_told_the_addresses_of_its_key_on_ev
 
 #[tokio::test]
 async fn several_seeds_wait_for_init_and_lookups_wait_with_them() {
-    let cluster = TestCluster::builder().nodes(3).auto_init(false).start().await.unwrap();
+    let cluster = crate::support::builder().nodes(3).auto_init(false).start().await.unwrap();
     let mut clients = Vec::new();
     for node in 1..=3 {
         clients.push(client(&cluster, node).await);
@@ -218,7 +218,7 @@ async fn several_seeds_wait_for_init_and_lookups_wait_with_them() {
 
 #[tokio::test]
 async fn a_cluster_that_was_down_as_a_whole_comes_back_without_a_second_init() {
-    let cluster = TestCluster::builder().nodes(2).auto_init(false).start().await.unwrap();
+    let cluster = crate::support::builder().nodes(2).auto_init(false).start().await.unwrap();
     command(&mut client(&cluster, 1).await, "server init").await;
     cluster.await_ready(DEADLINE).await.unwrap();
     cluster.kill(1).await.unwrap();

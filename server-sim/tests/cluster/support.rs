@@ -1,9 +1,12 @@
 //! What these tests share.
 
-use hstream_server::test_cluster::TestCluster;
+use crate::wire::on_chosen_store;
+use hstream_server::node::NodeConfig;
+use hstream_server::test_cluster::{TestCluster, TestClusterBuilder};
 use hstreamdb_proto::api::h_stream_api_client::HStreamApiClient;
 use hstreamdb_proto::api::*;
 use prost::Message as _;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tonic::transport::Channel;
 
@@ -13,8 +16,21 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// Speaks with one node, whoever should be asked.
 pub type Wire = HStreamApiClient<Channel>;
 
+/// A cluster on the store that the tests run on.
+pub fn builder() -> TestClusterBuilder {
+    static CLUSTERS: AtomicU32 = AtomicU32::new(0);
+    // Nothing is written there; another cluster, another store.
+    let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+    let data_dir = std::env::temp_dir().join(format!("{}-{number}", std::process::id()));
+    let store = on_chosen_store(NodeConfig { data_dir, ..NodeConfig::default() }).store;
+    match store {
+        Some(store) => TestCluster::builder().store(store),
+        None => TestCluster::builder(),
+    }
+}
+
 pub async fn cluster(nodes: u32) -> TestCluster {
-    TestCluster::start(nodes).await.unwrap_or_else(|error| panic!("a cluster starts: {error}"))
+    builder().nodes(nodes).start().await.unwrap_or_else(|error| panic!("a cluster starts: {error}"))
 }
 
 /// A bare connection to each of the nodes, in the order of their numbers.

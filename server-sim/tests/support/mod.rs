@@ -5,7 +5,9 @@ pub mod consumer;
 pub mod fetch;
 
 use bytes::Bytes;
-use hstream_server::node::{Node, NodeConfig};
+use hstream_server::node::{Node, NodeConfig, StartError};
+use hstream_server::store::jetstream::JetStreamOptions;
+use hstream_testkit::Store;
 use hstreamdb_proto::api::h_stream_api_client::HStreamApiClient;
 use hstreamdb_proto::api::*;
 use hstreamdb_proto::error_body::ErrorBody;
@@ -33,7 +35,7 @@ impl TestNode {
     }
 
     pub async fn start_with(config: NodeConfig) -> TestNode {
-        let node = Node::start(config).await.expect("node starts");
+        let node = start_node(config).await.expect("node starts");
         let client = connect(node.address().port()).await;
         TestNode { node, client }
     }
@@ -44,6 +46,20 @@ impl TestNode {
             .await
             .expect("shutdown is bounded");
     }
+}
+
+/// Starts a node on the store that the tests run on (`HSTREAM_TEST_STORE`); every node of a test begins here, unless the
+/// test is about the embedded store itself. Such tests are in modules called `embedded` and are left out where the others run
+/// on another store.
+pub async fn start_node(config: NodeConfig) -> Result<Node, StartError> {
+    Node::start(on_chosen_store(config)).await
+}
+
+/// The same node on the store that the tests run on.
+pub fn on_chosen_store(mut config: NodeConfig) -> NodeConfig {
+    let url = Store::Chosen.url(&config.data_dir).unwrap_or_else(|error| panic!("{error:#}"));
+    config.store = url.map(|url| JetStreamOptions::new(url.parse().expect("an address")));
+    config
 }
 
 pub async fn connect(port: u16) -> Client {
