@@ -28,6 +28,8 @@ suite() {
 }
 
 suite rust cargo test --locked --no-fail-fast
+# The same server on a replicated store.
+suite jetstream dev/jetstream.sh
 cargo build -q --locked -p hstream-conformance -p hstream-server
 for language in python node erlang; do
     script="bindings-$language/test.sh"
@@ -41,8 +43,11 @@ export HSTREAM_CONFORMANCE_PYTHON
 # The published Python client, unmodified, and mixed with ours.
 suite published compat/python/test.sh
 suite conformance target/debug/conformance --broken --languages raw,rust,python,node,erlang
+# On JetStream the scenarios are played by the core; what the other languages do with the answers was seen above.
+suite conformance-jetstream env HSTREAM_TEST_STORE=nats target/debug/conformance --languages raw,rust
 # Kills under load, briefly; `make failover` has five minutes of it.
 suite failover target/debug/failover --languages rust,python,node,erlang --seconds 25 --faults kill
+suite failover-jetstream target/debug/failover-jetstream --rounds 3
 
 printf '\n%s passed, %s failed\n' "$passed" "$failed"
 [ "$failed" = 0 ]

@@ -31,6 +31,16 @@ READY_SECONDS = 60
 TEST_SECONDS = 60
 
 
+def _store(data):
+    """What the servers of tests stand on: `HSTREAM_TEST_STORE` as the Rust tests read it, or their data directory."""
+    store = os.environ.get("HSTREAM_TEST_STORE", "embedded")
+    if store in ("", "embedded"):
+        return ["--data-dir", data]
+    if not store.startswith(("nats://", "tls://")):
+        raise AssertionError("HSTREAM_TEST_STORE is %r; here it can be embedded or nats://HOST:PORT" % store)
+    return ["--store", "%s/%s" % (store.rstrip("/"), os.path.basename(data))]
+
+
 class Server:
     """Starts on a free port; `start` after `kill` (SIGKILL) starts again on the same data and port."""
 
@@ -49,7 +59,8 @@ class Server:
     def start(self):
         self.process = subprocess.Popen(
             [BINARY, "--bind-address", "127.0.0.1", "--port", str(self.port), "--internal-port", "0"]
-            + ["--data-dir", self.data, "--log-with-color", "false"]
+            + _store(self.data)
+            + ["--log-with-color", "false"]
             + (["--nodes", str(NODES)] if NODES > 1 else [])
             + self.flags,
             stdout=subprocess.DEVNULL,

@@ -3,17 +3,19 @@
 //! wait.
 
 mod faults;
+mod jetstream;
 mod load;
 mod pauses;
 mod timeline;
 mod witness;
 
 pub use faults::Fault;
+pub use jetstream::{Figures, JetStreamReport, JetStreamSettings, Round, Victim, Way, run_on_jetstream};
 pub use pauses::{DESIGN_APPEND, DESIGN_SUBSCRIPTION, Pauses, Row};
 
 use crate::adapter::AdapterCommand;
 use anyhow::{Context as _, Result, bail, ensure};
-use faults::{Plan, Round};
+use faults::Plan;
 use futures::future::{join_all, try_join_all};
 use hstream_server::test_cluster::TestCluster;
 use hstream_testkit::history::{Event, History, Id, Summary, record_of};
@@ -131,7 +133,7 @@ pub async fn run(settings: &Settings) -> Result<Report> {
     let (rounds, _, _) = tokio::try_join!(main, appends, deliveries)?;
 
     let looks = checkpoints.end().await?;
-    let (moves, longest_overlap) = witness.end().await?;
+    let (moves, longest_overlap) = witness.end(witness::LEASE).await?;
     // Told also of a run that has failed.
     for wait in Pauses::explained(&rounds, &consuming, &timeline) {
         println!("{wait}");
@@ -161,7 +163,7 @@ async fn disturb(
     settings: &Settings,
     consuming: &[Arc<Consuming>],
     history: &History,
-) -> Result<Vec<Round>> {
+) -> Result<Vec<faults::Round>> {
     let mut plan = Plan::new(settings.seed, settings.faults.clone());
     let end = Instant::now() + settings.lasting;
     let mut rounds = Vec::new();

@@ -21,6 +21,10 @@ const MOST: Duration = Duration::from_secs(30);
 pub struct Row(Vec<Duration>);
 
 impl Row {
+    pub(super) fn add(&mut self, wait: Duration) {
+        self.0.push(wait);
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.0.len()

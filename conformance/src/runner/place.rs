@@ -1,9 +1,12 @@
-//! What a scenario happens on: one server process behind a proxy, or a cluster.
+//! What a scenario happens on: one server process behind a proxy, or a cluster; on the store that `HSTREAM_TEST_STORE` names.
 
 use crate::scenario::Victim;
 use anyhow::{Context as _, Result, ensure};
-use hstream_server::test_cluster::{NodeStatus, TestCluster};
-use hstream_testkit::{Fault, RpcProxy, ServerOptions, ServerProcess};
+use hstream_server::{
+    store::jetstream::JetStreamOptions,
+    test_cluster::{NodeStatus, TestCluster},
+};
+use hstream_testkit::{Fault, RpcProxy, ServerOptions, ServerProcess, Store};
 use hstreamdb_proto::api::{LookupSubscriptionRequest, h_stream_api_client::HStreamApiClient};
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +17,7 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 pub(super) enum Place {
     /// A process; the proxy hides that it is another one after a restart.
     Server {
-        options: ServerOptions,
+        options: Box<ServerOptions>,
         server: Option<ServerProcess>,
         proxy: RpcProxy,
         _folder: tempfile::TempDir,
@@ -26,6 +29,7 @@ pub(super) enum Place {
 /// The nodes of a cluster and what is done to them.
 pub(super) struct Nodes {
     cluster: TestCluster,
+    _folder: tempfile::TempDir,
     /// Stands for all nodes where the cluster is a broken one.
     proxy: Option<RpcProxy>,
 }
@@ -33,19 +37,24 @@ pub(super) struct Nodes {
 impl Place {
     pub(super) async fn start(nodes: u32, broken: Option<Fault>) -> Result<Place> {
         if nodes > 1 {
-            let cluster = TestCluster::start(nodes).await?;
+            let folder = tempfile::tempdir()?;
+            let mut builder = TestCluster::builder().nodes(nodes);
+            if let Some(url) = Store::Chosen.url(folder.path())? {
+                builder = builder.store(JetStreamOptions::new(url.parse().map_err(anyhow::Error::msg)?));
+            }
+            let cluster = builder.start().await?;
             let port = cluster.addresses().first().context("no node")?.port();
             let proxy = match broken {
                 Some(fault) => Some(RpcProxy::start_broken(port, fault).await?),
                 None => None,
             };
-            return Ok(Place::Cluster { cluster: Arc::new(Nodes { cluster, proxy }) });
+            return Ok(Place::Cluster { cluster: Arc::new(Nodes { cluster, _folder: folder, proxy }) });
         }
         let folder = tempfile::tempdir()?;
         let options = ServerOptions::new(folder.path().join("data"));
         let server = ServerProcess::start(&options)?;
         let proxy = RpcProxy::start_broken(server.port(), broken.unwrap_or(Fault::None)).await?;
-        Ok(Place::Server { options, server: Some(server), proxy, _folder: folder })
+        Ok(Place::Server { options: Box::new(options), server: Some(server), proxy, _folder: folder })
     }
 
     /// For clients.
