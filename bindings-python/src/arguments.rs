@@ -1,6 +1,11 @@
 //! Arguments from Python: options as keyword arguments, time spans, payloads.
 
-use crate::{errors, hrecord::HRecord, position::StreamPosition, record_id};
+use crate::{
+    errors,
+    hrecord::{HRecord, structured},
+    position::StreamPosition,
+    record_id,
+};
 use hstreamdb::{Error, ErrorKind, NodeAddress, Offset, OptionValue, Record, RecordBatch};
 use pyo3::{
     exceptions::{PyTypeError, PyValueError},
@@ -178,14 +183,6 @@ pub fn push(
         raw(bytes.cast::<PyBytes>()?.as_bytes());
     }
     Ok(())
-}
-
-/// The structured record of a dict.
-pub fn structured(payload: &Bound<'_, PyAny>) -> PyResult<Record> {
-    static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let py = payload.py();
-    let json: String = DUMPS.import(py, "json", "dumps")?.call1((payload,))?.extract()?;
-    Record::hrecord_json(&json).map_err(|error| errors::raise(py, &error))
 }
 
 fn with_attributes(record: Record, attributes: &[(String, String)]) -> Record {

@@ -1,9 +1,10 @@
 //! Structured records that are encoded before they are appended.
 
-use crate::{arguments, errors};
+use crate::errors;
 use hstreamdb::{PayloadKind, Record};
 use pyo3::{
     prelude::*,
+    sync::PyOnceLock,
     types::{PyBytes, PyDict},
 };
 use std::fmt;
@@ -43,7 +44,7 @@ impl HRecord {
             record.kind = PayloadKind::HRecord;
             return Ok(HRecord(record));
         }
-        arguments::structured(value.cast::<PyDict>()?.as_any()).map(HRecord)
+        structured(value.cast::<PyDict>()?.as_any()).map(HRecord)
     }
 
     fn __bytes__<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
@@ -64,7 +65,7 @@ impl HRecord {
 /// Raises `InvalidArgumentError` for a dict that cannot be stored.
 #[pyfunction]
 pub fn hrecord_encode<'py>(py: Python<'py>, value: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyBytes>> {
-    Ok(PyBytes::new(py, &arguments::structured(value.as_any())?.payload))
+    Ok(PyBytes::new(py, &structured(value.as_any())?.payload))
 }
 
 /// The dict of bytes that `hrecord_encode` made, or a received record holds.
@@ -82,4 +83,12 @@ pub fn hrecord_decode<'py>(py: Python<'py>, encoded: &[u8]) -> PyResult<Bound<'p
     };
     let text = record.to_json().map_err(|error| errors::raise(py, &error))?;
     py.import("json")?.call_method1("loads", (text,))
+}
+
+/// The structured record of a dict.
+pub fn structured(payload: &Bound<'_, PyAny>) -> PyResult<Record> {
+    static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = payload.py();
+    let json: String = DUMPS.import(py, "json", "dumps")?.call1((payload,))?.extract()?;
+    Record::hrecord_json(&json).map_err(|error| errors::raise(py, &error))
 }

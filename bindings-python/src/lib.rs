@@ -10,6 +10,7 @@ mod client;
 mod consumer;
 mod errors;
 mod events;
+mod exit;
 mod feed;
 mod gate;
 mod handle;
@@ -61,12 +62,12 @@ mod _native {
         let py = module.py();
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         super::errors::register(module)?;
-        let at_exit = wrap_pyfunction!(super::runtime::_at_exit, module)?;
+        let at_exit = wrap_pyfunction!(super::exit::_at_exit, module)?;
         py.import("atexit")?.call_method1("register", (at_exit,))?;
         // Not there on Windows, which has no fork.
         if let Ok(register) = py.import("os")?.getattr("register_at_fork") {
             let hooks = PyDict::new(py);
-            hooks.set_item("after_in_child", wrap_pyfunction!(super::runtime::_after_fork, module)?)?;
+            hooks.set_item("after_in_child", wrap_pyfunction!(super::exit::_after_fork, module)?)?;
             register.call((), Some(&hooks))?;
         }
         Ok(())

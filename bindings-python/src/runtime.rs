@@ -52,19 +52,10 @@ fn leaving(py: Python<'_>) -> PyErr {
     errors::raise(py, &error)
 }
 
-/// Registered with `atexit`: after it no thread of ours enters Python.
-#[pyfunction]
-pub fn _at_exit(py: Python<'_>) {
-    crate::logs::stop(py);
-    gate::shut(py);
+/// Ends the runtime and its threads; nothing is called any more.
+pub fn stop(py: Python<'_>) {
     let runtime = current().take();
     if let Some(runtime) = runtime {
         gate::detach(py, || runtime.shutdown(EXIT_WAIT));
     }
-}
-
-/// Registered with `os.register_at_fork` for the child.
-#[pyfunction]
-pub fn _after_fork() {
-    gate::after_fork();
 }

@@ -1,12 +1,12 @@
 //! What is looked at before a store is used, so that what is wrong is said at the start and not at the first append.
 
-use super::connection::{ApiFailure, Connection, NOT_ENABLED, NOT_ENABLED_FOR_ACCOUNT};
+use super::connection::Connection;
+use super::failure::{ApiFailure, NOT_ENABLED, NOT_ENABLED_FOR_ACCOUNT};
 use super::open_error::{Attempt, OpenError};
 use super::{FRAME_ROOM, JetStreamOptions};
 use tokio::time::Instant;
 
-/// Oldest version of the servers: the first whose writes can depend on another subject's last message.
-pub(super) const OLDEST: &str = "2.12";
+/// [`OLDEST`](super::open_error::OLDEST) as numbers.
 const OLDEST_PARTS: (u32, u32) = (2, 12);
 
 /// Looks at the server that this node is connected to, and whether the account may keep anything.

@@ -10,6 +10,7 @@
 
 mod checks;
 pub(crate) mod connection;
+mod failure;
 pub mod log;
 mod meta;
 mod open_error;

@@ -1,9 +1,12 @@
 //! Why a replicated store cannot be used.
 
-use super::connection::Lost;
+use super::failure::Lost;
 use crate::store::StoreError;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Oldest version of the servers: the first whose writes can depend on another subject's last message.
+pub(super) const OLDEST: &str = "2.12";
 
 /// Why a replicated store cannot be used. Each is one sentence an operator can act on.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +56,7 @@ pub enum OpenError {
     /// The server is too old.
     #[error(
         "the NATS server {server} is of version {found}; a store needs {} or later: upgrade every server of the cluster",
-        super::checks::OLDEST
+        OLDEST
     )]
     TooOld {
         /// Its name.

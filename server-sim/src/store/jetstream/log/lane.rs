@@ -189,8 +189,17 @@ impl Lane {
         id.parse().ok().map(About::Shard)
     }
 
+    /// Waits until everything that was stored in this lane before this call has come by.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreachable`](crate::store::StoreError::Unreachable) if that takes longer than a call may.
+    pub async fn catch_up(&self) -> Result<()> {
+        let position = self.position.subscribe();
+        self.barrier.wait(self.wire.timeout(), position, || self.publish_barrier()).await
+    }
+
     /// Stores a message that means nothing, and returns its sequence: everything that was stored before has a lower one.
-    pub async fn publish_barrier(&self) -> Result<u64, PublishError> {
+    async fn publish_barrier(&self) -> Result<u64, PublishError> {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-TTL", "1s");
         self.wire.publish(&format!("{}{BARRIER}", self.prefix), headers, Bytes::new()).await

@@ -5,7 +5,7 @@
 //! order of all changes, and waits until that comes out of the consumer. Those who ask at the same time share one.
 
 use super::{Meta, message};
-use crate::store::jetstream::connection::Lost;
+use crate::store::jetstream::failure::Lost;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;

@@ -1,6 +1,7 @@
 //! The bucket that holds the metadata: a stream with the newest message of every key.
 
-use crate::store::jetstream::connection::{ApiFailure, Connection};
+use crate::store::jetstream::connection::Connection;
+use crate::store::jetstream::failure::ApiFailure;
 use crate::store::jetstream::open_error::{Attempt, OpenError};
 use serde_json::{Value, json};
 use std::time::Duration;

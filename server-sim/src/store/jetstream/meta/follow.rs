@@ -5,7 +5,7 @@
 
 use super::bucket::nanos;
 use super::{Meta, message};
-use crate::store::jetstream::connection::{ApiFailure, Lost};
+use crate::store::jetstream::failure::{ApiFailure, Lost};
 use async_nats::{Message, Subscriber, jetstream};
 use bytes::Bytes;
 use futures::StreamExt as _;

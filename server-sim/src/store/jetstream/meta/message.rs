@@ -3,9 +3,9 @@
 use super::bucket::Bucket;
 use super::chain::Chain;
 use super::key;
-use super::mirror::REMOVAL_TTL;
 use async_nats::HeaderMap;
 use bytes::Bytes;
+use std::time::Duration;
 
 /// Which write it is, so that one that comes twice is stored once.
 const ID: &str = "Nats-Msg-Id";
@@ -22,6 +22,8 @@ const CHAIN: &str = "Hstream-Chain";
 /// CRC32C of the key and the value in hexadecimal.
 const CHECKSUM: &str = "Hstream-Crc32c";
 
+/// How long the servers remember removed keys, and so do we.
+pub(super) const REMOVAL_TTL: Duration = Duration::from_secs(600);
 /// Room that headers of a change take in a message.
 pub(super) const HEADER_ROOM: usize = 1024;
 

@@ -1,18 +1,14 @@
 //! All metadata in memory, as far as this node has seen them.
 
 use super::chain::{Chain, Fate};
-use super::message::{Change, Content};
+use super::message::{Change, Content, REMOVAL_TTL};
 use crate::store::{MetaChange, MetaFeeds, Result, StoreError, Versioned};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
-
-/// Removed keys are remembered as long as the servers remember them.
-pub(super) const REMOVAL_TTL: Duration = Duration::from_secs(600);
 
 /// What every key holds, up to a position in the order of all changes.
 #[derive(Debug)]
@@ -208,6 +204,7 @@ impl Entry {
 mod tests {
     use super::*;
     use crate::store::Seen;
+    use std::time::Duration;
 
     fn change(content: Content, id: u128) -> Change {
         Change { content, id: Some(id), chain: Some(Chain::from(0)) }

@@ -24,7 +24,8 @@ mod message;
 mod mirror;
 mod write;
 
-use super::connection::{Connection, Lost};
+use super::connection::Connection;
+use super::failure::Lost;
 use super::open_error::Attempt;
 use crate::store::{Expect, Guard, MetaStore, MetaWatch, Result, StoreError, Versioned};
 use async_trait::async_trait;

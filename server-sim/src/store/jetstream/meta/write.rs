@@ -7,7 +7,7 @@ use super::chain::Fate;
 use super::message::{Condition, HEADER_ROOM, compose};
 use super::mirror::Last;
 use super::{Meta, Outcome, key};
-use crate::store::jetstream::connection::{ApiError, Lost};
+use crate::store::jetstream::failure::{ApiError, Lost};
 use crate::store::{Expect, Guard, Result, StoreError};
 use async_nats::HeaderMap;
 use bytes::Bytes;
