@@ -215,21 +215,29 @@ fn specs(shape: Shape, replicas: usize) -> Vec<ShardSpec> {
 }
 
 async fn engine(nats: &Nats, shape: Shape, batches: u64, number: u32) -> (f64, f64) {
-    let url = nats.store_url(&format!("bench-{number}")).parse().expect("an address");
-    let store = JetStreamStore::open(JetStreamOptions::new(url)).await.expect("the store opens");
+    let open = || {
+        let url = nats.store_url(&format!("bench-{number}")).parse().expect("an address");
+        JetStreamStore::open(JetStreamOptions::new(url))
+    };
+    let store = open().await.expect("the store opens");
     let log = store.log();
     log.create_shards(&specs(shape, nats.peers())).await.expect("creates");
     nats.ready().await.expect("leaders");
     let written = append_all(&log, shape, batches).await;
+    // Another node: it has nothing in memory that it appended itself.
+    let other = open().await.expect("the store opens again");
+    let shards: Vec<_> = (1..=shape.shards).collect();
+    other.log().catch_up(&shards).await.expect("catches up");
     let start = Instant::now();
-    let reads = (1..=shape.shards).map(|shard| tokio::spawn(read_shard(log.clone(), shard)));
+    let reads = (1..=shape.shards).map(|shard| tokio::spawn(read_shard(other.log(), shard)));
     let mut bytes = 0;
     for read in reads.collect::<Vec<_>>() {
         bytes += read.await.expect("ends well");
     }
     assert_eq!(bytes, batches * shape.batch as u64, "nothing is lost or doubled");
     let read = rate(shape, batches, start.elapsed());
-    log.delete_shards(&(1..=shape.shards).collect::<Vec<_>>()).await.expect("deletes");
+    log.delete_shards(&shards).await.expect("deletes");
+    other.close().await;
     store.close().await;
     (written, read)
 }
