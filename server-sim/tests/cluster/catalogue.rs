@@ -106,6 +106,7 @@ async fn a_node_that_was_cut_off_from_the_store_knows_afterwards_what_it_missed(
     let cluster = crate::support::cluster(2).await;
     let mut clients = clients(&cluster).await;
     create(&mut clients[0], "before", 1).await;
+    assert_eq!(names(&mut clients[1]).await, ["before"]);
     cluster.cut_off_store(2).await.unwrap();
     create(&mut clients[0], "after", 1).await;
     delete(&mut clients[0], "before", false).await.unwrap();

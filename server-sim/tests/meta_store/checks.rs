@@ -51,7 +51,8 @@ async fn an_account_without_jetstream() {
 
 #[tokio::test]
 async fn messages_that_are_too_small_for_the_largest_batch() {
-    let mut options = impatient(nats());
+    let small = Nats::start(NatsOptions::default()).unwrap();
+    let mut options = impatient(&small);
     options.max_batch_bytes = 1 << 20;
     let (error, text) = refusal(options).await;
     assert!(matches!(error, OpenError::SmallPayload { found: 1_048_576, .. }), "{error:?}");
@@ -59,7 +60,7 @@ async fn messages_that_are_too_small_for_the_largest_batch() {
         assert!(text.contains(part), "{text}");
     }
     // What it advises works.
-    let mut options = impatient(nats());
+    let mut options = impatient(&small);
     options.max_batch_bytes = 1_044_480;
     JetStreamStore::open(options).await.unwrap();
     let nats = Nats::start(NatsOptions { max_payload: Some(2_000_000), ..NatsOptions::default() }).unwrap();

@@ -299,7 +299,7 @@ async fn a_damaged_value_is_never_served_and_what_tools_write_is() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_that_does_not_fit_into_a_message_is_refused_and_others_go_on() {
     let pair = Pair::start(Duration::from_secs(5)).await;
-    let big = Bytes::from(vec![0; 1 << 20]);
+    let big = Bytes::from(vec![0; 8 << 20]);
     let error = pair.far.put("big", big, Expect::Any).await.unwrap_err().to_string();
     assert!(error.contains("\"big\"") && error.contains("max_payload"), "{error}");
     let error = pair.far.put("", value("x"), Expect::Any).await.unwrap_err().to_string();

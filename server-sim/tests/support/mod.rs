@@ -57,8 +57,11 @@ pub async fn start_node(config: NodeConfig) -> Result<Node, StartError> {
 
 /// The same node on the store that the tests run on.
 pub fn on_chosen_store(mut config: NodeConfig) -> NodeConfig {
-    let url = Store::Chosen.url(&config.data_dir).unwrap_or_else(|error| panic!("{error:#}"));
-    config.store = url.map(|url| JetStreamOptions::new(url.parse().expect("an address")));
+    // A test that names a store means that one.
+    if config.store.is_none() {
+        let url = Store::Chosen.url(&config.data_dir).unwrap_or_else(|error| panic!("{error:#}"));
+        config.store = url.map(|url| JetStreamOptions::new(url.parse().expect("an address")));
+    }
     config
 }
 

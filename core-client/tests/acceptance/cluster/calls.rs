@@ -46,6 +46,7 @@ fn every_call() -> Vec<(&'static str, Call)> {
         "trim_shards" => |client| client.trim_shards("s", &[RecordId::default()]);
         "list_shard_readers" => |client| client.list_shard_readers();
         "delete_shard_reader" => |client| client.delete_shard_reader("r");
+        "read_shard_reader" => |client| client.read_shard_reader("r", 1, Duration::from_millis(50));
         "get_stats" => |client| async { client.get_stats(&some_node(&client), &Stat::ALL[..1]).await };
         "get_stats_all_nodes" => |client| client.get_stats_all_nodes(&Stat::ALL[..1]);
         "stream_time_series" => |client| async {

@@ -20,7 +20,8 @@ pub struct LogSettings {
     pub lanes: u32,
     /// Largest batch, in bytes; messages of the servers must take 4,096 bytes more. Default 1 MiB.
     pub max_batch_bytes: usize,
-    /// Batches that came together are stored together up to this many bytes. Default 512 KiB.
+    /// Batches that came together are stored together up to this many bytes, and up to what the servers take in a message.
+    /// Default 4 MiB.
     pub frame_bytes: usize,
     /// Batches waiting to be stored may hold this many bytes; who comes then waits. Default 64 MiB.
     pub queue_bytes: usize,
@@ -48,7 +49,7 @@ impl LogSettings {
             replicas: 1,
             lanes: 8,
             max_batch_bytes: 1 << 20,
-            frame_bytes: 512 << 10,
+            frame_bytes: 4 << 20,
             queue_bytes: 64 << 20,
             cache_bytes: 32 << 20,
             timeout: Duration::from_secs(10),
@@ -62,7 +63,6 @@ impl LogSettings {
     /// With values that make sense.
     pub(super) fn checked(mut self) -> Self {
         self.replicas = self.replicas.clamp(1, 5);
-        self.frame_bytes = self.frame_bytes.min(self.max_batch_bytes);
         self.queue_bytes = self.queue_bytes.clamp(1 << 10, 1 << 31);
         self.retention_interval = self.retention_interval.max(Duration::from_millis(1));
         self

@@ -121,6 +121,11 @@ impl Wire {
         self.client.connection_state() == State::Connected
     }
 
+    /// Bytes of headers and payload that the server connected to takes in a message.
+    pub fn max_message(&self) -> usize {
+        self.client.server_info().max_payload
+    }
+
     /// Stores one message and returns its sequence.
     pub async fn publish(
         &self,

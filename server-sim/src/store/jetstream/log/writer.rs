@@ -11,6 +11,7 @@ use super::lane::Lane;
 use super::pending::Accepted;
 use super::shard::Shard;
 use super::wire::{FIRST_PAUSE, PublishError, rest, unreachable};
+use crate::store::jetstream::FRAME_ROOM;
 use crate::store::{Appended, Lsn, NewBatch, Result, StampError, StoreError};
 use async_nats::HeaderMap;
 use bytes::{Bytes, BytesMut};
@@ -251,6 +252,7 @@ async fn run(engine: Arc<Engine>, shard: Arc<Shard>) {
             shard.state().writer().fail(&error);
         }
         let id = rand::random();
+        let most = engine.settings.frame_bytes.min(engine.wire.max_message().saturating_sub(FRAME_ROOM));
         let (after, mut frame, load) = {
             let mut state = shard.state();
             if !state.known.is_heard() && !state.writer().is_idle() {
@@ -262,7 +264,7 @@ async fn run(engine: Arc<Engine>, shard: Arc<Shard>) {
             if writer.waits_for_stamps() {
                 continue;
             }
-            let (most, limits) = (engine.settings.frame_bytes, &engine.settings.producers);
+            let limits = &engine.settings.producers;
             let Some(load) = writer.take_off(id, most, limits, frame.time_ms) else {
                 writer.running = false;
                 std::mem::forget(stopped);
