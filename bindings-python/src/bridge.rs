@@ -41,7 +41,7 @@ impl LoopPort {
     /// Run by the event loop: resolves what arrived.
     fn __call__(&self, py: Python<'_>) {
         let _staying = gate::stay(py);
-        let arrived = std::mem::take(&mut *self.arrived());
+        let arrived = self.take_all();
         for arrival in arrived {
             match arrival {
                 Arrival::Errand(errand) => errand(py),
@@ -72,6 +72,11 @@ impl LoopPort {
         self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What arrived. Dropped, it goes back to where it came from.
+    fn take_all(&self) -> Vec<Arrival> {
+        std::mem::take(&mut *self.arrived())
+    }
+
     /// Runs something on the loop's thread, soon; never, when the loop is closed.
     pub fn post(port: &Py<LoopPort>, errand: Errand) {
         Self::bring(port, Arrival::Errand(errand));
@@ -92,8 +97,7 @@ impl LoopPort {
         });
         if !matches!(woken, Some(Some(()))) {
             // The loop is closed, or the interpreter leaves: nobody waits for these any more.
-            let orphans = std::mem::take(&mut *port.get().arrived());
-            drop(orphans);
+            drop(port.get().take_all());
         }
     }
 
@@ -110,6 +114,13 @@ impl LoopPort {
         let known = ports.call_method1("get", (&event_loop,))?;
         if let Ok(port) = known.cast_into::<LoopPort>() {
             return Ok((event_loop, port.unbind()));
+        }
+        // A loop that was closed with results on their way runs no more: the first call on another one sends them back.
+        for item in ports.call_method0("items")?.try_iter()? {
+            let (other, port): (Bound<'_, PyAny>, Py<LoopPort>) = item?.extract()?;
+            if other.call_method0("is_closed")?.is_truthy()? {
+                drop(port.get().take_all());
+            }
         }
         let port = Py::new(
             py,
