@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 compat/python/environment.sh >/dev/null
-[ -f .setup/wheel/hstreamdb-*.whl ] || bindings-python/wheel.sh >&2
+compgen -G '.setup/wheel/hstreamdb-*.whl' >/dev/null || bindings-python/wheel.sh >&2
 ours=.setup/published/ours
 rm -rf "$ours"
 python3 -m venv "$ours" >&2
