@@ -130,6 +130,8 @@ export interface ProducerOptions {
 export interface ConsumerOptions {
   /** Name of the consumer, unique in its subscription: 1 to 255 characters, no control characters. Default: consumer- and 16 random hexadecimal digits. */
   name?: string
+  /** When another consumer keeps the name, found three times in a row: go on under the name with a suffix, or end with the error. A consumer that was attached before goes on in either case: there it is its own last session. Default: suffix. */
+  nameTaken?: 'suffix' | 'fail'
   /** Acknowledgements are sent when this many wait. Unit: records. Default: 100. */
   ackMaxRecords?: number
   /** Acknowledgements are sent when the first has waited this long. Unit: milliseconds. Default: 100. */
